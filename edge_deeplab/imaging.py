@@ -1,0 +1,289 @@
+"""The one place where pixels are touched: frames into tensors, network outputs into masks.
+
+Training evaluation, verification, every runtime and every demo call these functions; nothing else
+resizes, scales, thresholds or colours. Needs numpy and OpenCV only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_deeplab.errors import UserError
+from edge_deeplab.files import read_bytes, write_bytes
+from edge_deeplab.spec import Channels, InputContract
+
+Frame = NDArray[np.uint8]
+"""uint8 pixels: (H, W, 3) colour, (H, W, 4) with alpha, or (H, W) gray."""
+
+Labels = NDArray[np.uint8]
+"""uint8 class ids, (H, W)."""
+
+Floats = NDArray[np.float32]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# From this shrink factor on, bilinear sampling skips source pixels and aliases; area averaging does not.
+AREA_FROM = 2.0
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path) -> Frame:
+    """Read a photo as it should be seen.
+
+    Gray, 16-bit, CMYK and RGBA files become 8-bit BGR (alpha is dropped); EXIF rotation is applied.
+
+    Returns:
+        BGR uint8 (H, W, 3).
+
+    Raises:
+        UserError: Missing, unreadable, cut short, or no picture.
+    """
+    data = read_bytes(path)
+    _complain_if_cut_short(path, data)
+    image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"cannot read {path}: not a picture OpenCV can decode (JPEG, PNG, WebP, BMP, TIFF)")
+    return image
+
+
+def read_mask(path: str | Path) -> Labels:
+    """Read a label picture unchanged: uint8 (H, W), one channel.
+
+    Raises:
+        UserError: Unreadable, or not an 8-bit single-channel picture.
+    """
+    data = read_bytes(path)
+    _complain_if_cut_short(path, data)
+    mask = _decode(data, cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise UserError(f"cannot read {path}: not a picture OpenCV can decode (PNG is best for masks)")
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise UserError(
+            f"mask {path} has {mask.shape[2] if mask.ndim == 3 else 1} channels of {mask.dtype}; "
+            "masks must be 8-bit with one channel holding class ids"
+        )
+    return mask
+
+
+def write_image(path: str | Path, image: Frame) -> None:
+    """Write a BGR, BGRA or gray picture in the format its suffix names, whole or not at all."""
+    done, data = cv2.imencode(Path(path).suffix, image)
+    if not done:
+        raise UserError(f"cannot write {path}: OpenCV could not encode it")
+    write_bytes(path, data.tobytes())
+
+
+def _decode(data: bytes, flags: int) -> Any:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _complain_if_cut_short(path: str | Path, data: bytes) -> None:
+    """OpenCV decodes half a JPEG or PNG without a word and fills the rest with gray; we refuse it."""
+    whole = True
+    if data[:2] == b"\xff\xd8":
+        whole = b"\xff\xd9" in data[_first_scan(data) :]
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        whole = b"IEND" in data[-64:]
+    if not whole:
+        raise UserError(f"cannot read {path}: the file is cut short; copy or download it again")
+
+
+def _first_scan(data: bytes) -> int:
+    """Offset of a JPEG's first scan, past any thumbnail that has an end marker of its own."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return min(at, len(data))
+
+
+# -- frame -> tensor ---------------------------------------------------------------------------
+
+
+def as_color(frame: Frame) -> Frame:
+    """A frame with exactly three channels: gray is repeated, alpha dropped, order kept.
+
+    Raises:
+        UserError: Not a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with pixels in it.
+    """
+    shape = getattr(frame, "shape", None)
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        kind = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise UserError(f"a frame must be a uint8 array (H, W, 3), not {kind}")
+    if frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
+        return frame
+    if frame.ndim not in (2, 3) or not frame.size or (frame.ndim == 3 and frame.shape[2] not in (1, 4)):
+        raise UserError(f"a frame must have shape (H, W), (H, W, 3) or (H, W, 4), not {shape}")
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        return np.ascontiguousarray(frame[..., :3])
+    return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2)
+
+
+def placement(contract: InputContract, height: int, width: int) -> tuple[int, int, int, int]:
+    """Where a frame lies inside the network's input: (top, left, height, width) in input pixels."""
+    if contract.resize == "stretch":
+        return 0, 0, contract.height, contract.width
+    factor = min(contract.height / height, contract.width / width)
+    inner_h = min(contract.height, max(1, round(height * factor)))
+    inner_w = min(contract.width, max(1, round(width * factor)))
+    return (contract.height - inner_h) // 2, (contract.width - inner_w) // 2, inner_h, inner_w
+
+
+def resize_frame(frame: Frame, height: int, width: int) -> Frame:
+    """Resize to (height, width, C): bilinear, or area averaging when shrinking by 2 or more."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    shrink = max(frame.shape[0] / height, frame.shape[1] / width)
+    how = cv2.INTER_AREA if shrink >= AREA_FROM else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=how)  # type: ignore[return-value]
+
+
+def to_input_size(frame: Frame, contract: InputContract) -> Frame:
+    """Three-channel frame (H, W, 3) -> uint8 (height, width, 3), same channel order, resized and padded."""
+    top, left, height, width = placement(contract, *frame.shape[:2])
+    inner = resize_frame(frame, height, width)
+    if (height, width) == (contract.height, contract.width):
+        return inner
+    canvas = np.empty((contract.height, contract.width, 3), np.uint8)
+    canvas[:] = [min(255, max(0, round(m))) for m in contract.mean]
+    canvas[top : top + height, left : left + width] = inner
+    return canvas
+
+
+def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "BGR") -> NDArray[Any]:
+    """One frame of any size -> the network's input tensor.
+
+    Args:
+        frame: uint8 (H, W, 3); gray (H, W) and alpha (H, W, 4) are taken too.
+        contract: The model's input contract.
+        channels: Channel order of ``frame``; OpenCV gives BGR.
+
+    Returns:
+        (1, 3, height, width) or (1, height, width, 3), float32 or uint8, as the contract says.
+    """
+    image = to_input_size(as_color(frame), contract)
+    if channels != contract.channels:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+    return pack(image, contract)
+
+
+def pack(image: Frame, contract: InputContract) -> NDArray[Any]:
+    """uint8 (height, width, 3) in the contract's channel order -> tensor with a batch axis of 1."""
+    if contract.dtype == "uint8":
+        tensor: NDArray[Any] = image if contract.layout == "NHWC" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        return tensor[None]
+    # x * (1 / std) - mean / std: with 128 and 128 every step is exact in float32.
+    factor = (1 / np.asarray(contract.std)).astype(np.float32)
+    offset = (np.asarray(contract.mean) / np.asarray(contract.std)).astype(np.float32)
+    if contract.layout == "NHWC":
+        return (image * factor - offset)[None]
+    planes = np.empty((1, 3, *image.shape[:2]), np.float32)
+    for c in range(3):
+        np.multiply(image[..., c], factor[c], out=planes[0, c])
+        planes[0, c] -= offset[c]
+    return planes
+
+
+# -- network output -> mask --------------------------------------------------------------------
+
+
+def postprocess(output: NDArray[Any], contract: InputContract, height: int, width: int) -> tuple[Labels, Floats | None]:
+    """Network output -> class ids at the frame's own size, in one resize.
+
+    Args:
+        output: One picture's output, without batch axis: (K, h, w) or (h, w, K) as
+            ``contract.layout`` says, or (h, w) for a class map.
+        contract: The model's input contract.
+        height, width: Size of the frame.
+
+    Returns:
+        ``labels`` uint8 (height, width), and for binary models the ``scores`` float32
+        (height, width) they were cut from: logits, or probabilities from a probability head.
+    """
+    place = placement(contract, height, width)
+    if contract.head == "classmap":
+        return _resize_map(output.reshape(output.shape[-2:]), contract, place, height, width, nearest=True), None
+    if contract.layout == "NHWC":
+        output = np.moveaxis(output, -1, 0)
+    planes = np.ascontiguousarray(output, dtype=np.float32)
+    if contract.binary:
+        scores = _resize_map(planes[0], contract, place, height, width)
+        cut = contract.threshold if contract.head == "probability" else contract.logit_threshold
+        labels = cv2.compare(scores, cut, cv2.CMP_GE)
+        return np.right_shift(labels, 7, out=labels), scores  # type: ignore[call-overload, no-any-return]
+    return _argmax(planes, contract, place, height, width), None
+
+
+def _argmax(planes: Floats, contract: InputContract, place: tuple[int, int, int, int], height: int, width: int) -> Labels:
+    """Class of the highest resized plane, one plane at a time: never (K, height, width) in memory."""
+    best = _resize_map(planes[0], contract, place, height, width)
+    labels = np.zeros((height, width), np.uint8)
+    for k in range(1, len(planes)):
+        plane = _resize_map(planes[k], contract, place, height, width)
+        higher = cv2.compare(plane, best, cv2.CMP_GT)
+        cv2.copyTo(np.full_like(labels, k), higher, labels)
+        cv2.max(plane, best, best)
+    return labels
+
+
+def _resize_map(plane: NDArray[Any], contract: InputContract, place: tuple[int, int, int, int], height: int, width: int, *, nearest: bool = False) -> Any:
+    """The part of one output plane that the frame covers, at the frame's size (half-pixel centres)."""
+    top, left, inner_h, inner_w = place
+    if contract.resize == "stretch":
+        how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+        return cv2.resize(plane, (width, height), interpolation=how)
+    # Crop and resize in one step, in sub-pixel coordinates: the frame's corner need not fall on an
+    # output pixel. Pixel x of the frame has its centre at left + (x + 0.5) * inner_w / width.
+    stride_y, stride_x = contract.height / plane.shape[0], contract.width / plane.shape[1]
+    step_x, step_y = inner_w / width / stride_x, inner_h / height / stride_y
+    matrix = np.array(
+        [
+            [step_x, 0, (left / stride_x) + step_x / 2 - 0.5],
+            [0, step_y, (top / stride_y) + step_y / 2 - 0.5],
+        ]
+    )
+    how = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(plane, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REPLICATE)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-x)), float32, any shape; saturates instead of overflowing."""
+    exponential = cv2.exp(np.negative(np.clip(logits, -80, 80)))
+    return np.reciprocal(exponential + 1, dtype=np.float32).reshape(logits.shape)  # type: ignore[no-any-return]
+
+
+# -- mask -> picture ---------------------------------------------------------------------------
+
+
+def palette(contract: InputContract) -> NDArray[np.uint8]:
+    """The classes' colours as a BGR table, uint8 (256, 3); unused ids are black."""
+    table = np.zeros((256, 3), np.uint8)
+    for k, info in enumerate(contract.classes):
+        table[k] = info.color[::-1]
+    return table
+
+
+def overlay(frame: Frame, labels: Labels, contract: InputContract, *, opacity: float = 0.5) -> Frame:
+    """BGR (H, W, 3) with every class but the first (background) tinted in its colour."""
+    image = as_color(frame)
+    tint = cv2.addWeighted(image, 1 - opacity, palette(contract)[labels], opacity, 0)
+    return np.where(labels[..., None] > 0, tint, image)  # type: ignore[return-value]
+
+
+def alpha_image(probability: Floats) -> Labels:
+    """Probability 0..1 (H, W) -> 8-bit alpha (H, W)."""
+    return np.rint(probability * 255).astype(np.uint8)
+
+
+def cutout(frame: Frame, probability: Floats) -> Frame:
+    """BGRA (H, W, 4): the frame with the probability (H, W) as its transparency."""
+    return np.dstack([as_color(frame), alpha_image(probability)])

@@ -1,0 +1,147 @@
+"""Starting weights: torchvision's ImageNet MobileNetV2, TF-Slim arrays, or a checkpoint of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_deeplab.errors import UserError, because, needs
+from edge_deeplab.files import read_bytes
+from edge_deeplab.models.checkpoint import load_tensors, read_safetensors
+from edge_deeplab.models.deeplab import DeepLabV3Plus
+from edge_deeplab.models.mobilenetv2 import MobileNetV2
+
+TORCHVISION = "torchvision"
+"""``--init torchvision`` downloads the ImageNet weights; any other value is a file."""
+
+
+def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
+    """Fill a model with starting weights.
+
+    Args:
+        model: Changed in place.
+        source: ``torchvision``, a ``.npz`` of TF-Slim convolutions with batch norm folded in, a
+            torchvision ``.pth`` state dict, or one of our ``.safetensors`` checkpoints.
+        images: (N, 3, H, W) scaled real pictures; needed to give folded weights a batch norm again.
+
+    Returns:
+        One line that says what was loaded, for the log.
+
+    Raises:
+        UserError: Unreadable, of an unknown kind, or for another width.
+    """
+    if source == TORCHVISION:
+        return _from_torchvision(model, _download_torchvision())
+    suffix = Path(source).suffix
+    if suffix == ".npz":
+        return _from_folded(model, source, images)
+    if suffix in (".pth", ".pt"):
+        read_bytes(source)
+        try:
+            state = torch.load(source, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - torch raises anything from EOFError to UnpicklingError
+            raise UserError(f"{source} is damaged or no plain state dict: {type(error).__name__}") from error
+        return _from_torchvision(model, state)
+    if suffix == ".safetensors":
+        return _from_checkpoint(model, source)
+    raise UserError(f"--init {source}: give torchvision, or a .npz, .pth or .safetensors file")
+
+
+def _download_torchvision() -> dict[str, Tensor]:
+    with needs("train"):
+        from torchvision.models import MobileNet_V2_Weights
+    weights = MobileNet_V2_Weights.IMAGENET1K_V2
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot download {weights.url}: {because(error)}; fetch it elsewhere and give it as --init FILE"
+        ) from error
+    return state
+
+
+def _from_torchvision(model: DeepLabV3Plus, state: Mapping[str, Tensor]) -> str:
+    """torchvision counts the stem as features.0 and block k as features.k, layers in our order."""
+    source = [v for k, v in state.items() if k.startswith("features.") and not k.startswith("features.18.") and not k.endswith("num_batches_tracked")]
+    target = {k: v for k, v in model.backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
+    shapes = [tuple(v.shape) for v in target.values()]
+    if [tuple(v.shape) for v in source] != shapes:
+        raise UserError("these weights are not a torchvision mobilenet_v2 of this variant's width")
+    model.backbone.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
+    return f"backbone from torchvision's MobileNetV2, {len(source)} tensors"
+
+
+def _from_checkpoint(model: DeepLabV3Plus, path: str) -> str:
+    tensors, _ = read_safetensors(path)
+    tensors = {k: v.float() for k, v in tensors.items()}
+    own = model.state_dict()
+    head = [k for k in tensors if k.startswith("classifier.") and k in own and own[k].shape != tensors[k].shape]
+    for name in head:  # another number of classes: the last layer starts anew
+        tensors[name] = own[name]
+    try:
+        load_tensors(model, tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} is a checkpoint of another variant; its tensors do not fit") from error
+    return f"all of {path}" + (" but the classifier" if head else "")
+
+
+def _units(backbone: MobileNetV2) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Every convolution of the backbone with its batch norm, in forward order."""
+    convolution = None
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = module
+        elif isinstance(module, nn.BatchNorm2d) and convolution is not None:
+            yield convolution, module
+
+
+def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
+    """Weights with batch norm folded in: put the norm back so that the function is unchanged.
+
+    Arrays come as ``NN|name|weight`` and ``NN|name|bias`` in forward order; the first 51 are the
+    MobileNetV2 of TF-Slim. Each norm gets the mean and variance that its convolution shows on real
+    pictures, and the scale and shift that undo them.
+    """
+    read_bytes(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path} is damaged or no .npz file") from error
+    weights = [v for k, v in sorted(arrays.items()) if k.endswith("|weight")]
+    biases = [v for k, v in sorted(arrays.items()) if k.endswith("|bias")]
+    units = list(_units(model.backbone))
+    fits = len(weights) >= len(units) and len(biases) >= len(units) and all(
+        tuple(w.shape) == tuple(c.weight.shape) for (c, _), w in zip(units, weights, strict=False)
+    )
+    if not fits:
+        raise UserError(f"{path} does not hold a MobileNetV2 of this variant's width (51 convolutions, in order)")
+    hooks = []
+    for (convolution, norm), weight, bias in zip(units, weights, biases, strict=False):
+        convolution.weight.data.copy_(torch.from_numpy(weight))
+        hooks.append(norm.register_forward_pre_hook(_measure(torch.from_numpy(bias))))
+    training = model.training
+    with torch.no_grad():
+        model.backbone.eval()(images)
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return f"backbone from {path}, batch norm measured on {len(images)} pictures"
+
+
+def _measure(bias: Tensor) -> Any:
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+            raise TypeError("batch norm without running statistics")
+        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.data.copy_((variance + norm.eps).sqrt())
+        norm.bias.data.copy_(mean + bias.to(mean))
+
+    return hook

@@ -1,0 +1,191 @@
+"""The input contract: what goes into a model, what comes out, and where the model came from.
+
+One frozen record travels inside every checkpoint and artefact and is the only source that the
+shared processing in :mod:`edge_deeplab.imaging` reads. Nothing is ever guessed from pixel values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from edge_deeplab.errors import UserError
+
+METADATA_KEY = "edge_deeplab.contract"
+"""Key under which the contract's JSON stands in ONNX metadata and safetensors headers."""
+
+FORMAT = 1
+"""Version of the record. A reader refuses a newer one instead of misreading it."""
+
+Resize = Literal["stretch", "letterbox"]
+Channels = Literal["RGB", "BGR"]
+Layout = Literal["NCHW", "NHWC"]
+InputDType = Literal["float32", "uint8"]
+Head = Literal["logits", "logits-full", "classmap", "probability"]
+
+
+class ContractError(UserError):
+    """A contract is missing, damaged or of a newer format."""
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: its name and its palette colour, RGB 0..255."""
+
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights came from.
+
+    Attributes:
+        data: Data sets trained on, one line each with the licence.
+        license: What the weights may be used for.
+        commit: Git commit of the training code; ``+dirty`` when the tree had changes.
+        date: ISO date of the training run.
+        weights_sha256: SHA-256 over the tensors (see ``models.checkpoint.fingerprint``).
+    """
+
+    data: tuple[str, ...] = ()
+    license: str = ""
+    commit: str = ""
+    date: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What a segmentation model expects and what it answers.
+
+    Attributes:
+        name: Name of the model, e.g. ``portrait``.
+        variant: Architecture, a name from ``edge-deeplab models``.
+        height, width: Input size in pixels. For an artefact with dynamic size: the default size.
+        resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads with
+            ``mean``.
+        channels: Channel order of the input tensor.
+        mean, std: The tensor is ``(pixel - mean) / std``. 128 and 128 make an int8 input of scale
+            1/128 the camera's bytes themselves. Ignored for ``uint8`` inputs, which take bytes.
+        layout, dtype: Of the input tensor.
+        classes: Index in this tuple = class id in the label map.
+        head: What the output tensor holds: ``logits`` at ``head_stride``, ``logits-full`` at input
+            size, ``classmap`` (uint8 ids at input size) or ``probability`` (at ``head_stride``).
+        head_stride: Input pixels per output pixel.
+        threshold: Binary models: probability from which a pixel is foreground.
+        precision: ``fp32``, ``fp16``, ``int8`` …
+        dynamic: Axes of the artefact that may change: any of ``batch``, ``height``, ``width``.
+        provenance: Data, commit, date, hash of the weights.
+        metrics: Measured figures, e.g. ``{"eg/val iou": 0.97}``.
+    """
+
+    name: str
+    variant: str
+    height: int
+    width: int
+    classes: tuple[ClassInfo, ...]
+    resize: Resize = "stretch"
+    channels: Channels = "RGB"
+    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    layout: Layout = "NCHW"
+    dtype: InputDType = "float32"
+    head: Head = "logits"
+    head_stride: int = 4
+    threshold: float = 0.5
+    precision: str = "fp32"
+    dynamic: tuple[str, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            ("height and width must be at least 1", self.height < 1 or self.width < 1),
+            ("at least two classes are needed", len(self.classes) < 2),
+            ("at most 256 classes fit a uint8 label map", len(self.classes) > 256),
+            ("threshold must lie between 0 and 1", not 0 < self.threshold < 1),
+            ("std must not be 0", not all(self.std)),
+            ("mean and std need three values", len(self.mean) != 3 or len(self.std) != 3),
+            ("head_stride must be at least 1", self.head_stride < 1),
+            *(
+                (f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}", value not in get_args(kind))
+                for name, kind, value in (
+                    ("resize", Resize, self.resize),
+                    ("channels", Channels, self.channels),
+                    ("layout", Layout, self.layout),
+                    ("dtype", InputDType, self.dtype),
+                    ("head", Head, self.head),
+                )
+            ),
+        ]
+        for message, wrong in problems:
+            if wrong:
+                raise ContractError(f"input contract of {self.name!r}: {message}")
+
+    @property
+    def binary(self) -> bool:
+        """Two classes, one logit: foreground where its sigmoid reaches ``threshold``."""
+        return len(self.classes) == 2
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of a logits or probability head: 1 for binary models, else one per class."""
+        return 1 if self.binary else len(self.classes)
+
+    @property
+    def logit_threshold(self) -> float:
+        """The threshold on the logit that equals ``threshold`` on the probability."""
+        return math.log(self.threshold / (1 - self.threshold))
+
+    def replace(self, **changes: Any) -> InputContract:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The record as JSON, with its format number first."""
+        record = {"format": FORMAT, **dataclasses.asdict(self), "metrics": dict(self.metrics)}
+        return json.dumps(record, indent=indent, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "the contract") -> InputContract:
+        """Read a record back.
+
+        Raises:
+            ContractError: Not JSON, a newer format, a missing or an unknown field.
+        """
+        try:
+            record = json.loads(text)
+            number = record.pop("format")
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ContractError(f"{source} holds a damaged input contract: {error}") from error
+        if number != FORMAT:
+            raise ContractError(
+                f"{source} has an input contract of format {number}, this version reads {FORMAT}; "
+                "cure: pip install -U edge-deeplab"
+            )
+        try:
+            record["classes"] = tuple(
+                ClassInfo(str(c["name"]), _rgb(c["color"])) for c in record["classes"]
+            )
+            record["provenance"] = Provenance(
+                **{**record["provenance"], "data": tuple(record["provenance"]["data"])}
+            )
+            for key in ("mean", "std", "dynamic"):
+                record[key] = tuple(record[key])
+            return cls(**record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ContractError(f"{source} holds a damaged input contract: {error}") from error
+
+
+def _rgb(values: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in values)
+    return red, green, blue
+
+
+PERSON_CLASSES = (ClassInfo("background", (0, 0, 0)), ClassInfo("person", (86, 180, 233)))
+"""The two classes of the portrait models; sky blue from the Okabe-Ito colour-blind-safe set."""

@@ -1,0 +1,163 @@
+"""Augmentation with torchvision transforms v2; geometry in one warp, so that pixels are sampled once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from edge_deeplab.metrics import IGNORE
+
+
+def uniform(low: float, high: float) -> float:
+    """A number from [low, high), from torch's generator: the one source of randomness here."""
+    return low + (high - low) * float(torch.rand(()))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How far :class:`Warp` may go. Scale and aspect are drawn log-uniformly.
+
+    Attributes:
+        scale: Zoom on top of filling the input.
+        aspect: Width over height, on top of the stretch to the input size.
+        degrees: Rotation either way.
+        shift: Largest shift, as a share of the input, beyond what the zoom leaves free.
+    """
+
+    scale: tuple[float, float]
+    aspect: tuple[float, float]
+    degrees: float
+    shift: float
+
+
+MILD = Geometry(scale=(0.85, 1.35), aspect=(0.85, 1.18), degrees=7, shift=0.05)
+# A webcam's 640x480 squeezed into a square shows people at 0.56 of the width that a 3:4 portrait
+# stretched into it does; the range of aspects reaches there.
+WIDE = Geometry(scale=(0.45, 2.6), aspect=(0.5, 1.3), degrees=15, shift=0.15)
+
+
+class Warp(v2.Transform):
+    """Stretch to ``size``, then zoom, change of aspect, rotation and shift, as one affine map.
+
+    What lies outside the picture is mirrored, in the label too, or (``fill``) a flat colour with
+    background as its label.
+    """
+
+    def __init__(self, size: tuple[int, int], geometry: Geometry, *, fill: float = 0.0) -> None:
+        super().__init__()
+        self.size, self.geometry, self.fill = size, geometry, fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw one affine map (output pixel <- input pixel) for picture and label alike."""
+        height, width = flat_inputs[0].shape[-2:]
+        out_h, out_w = self.size
+        g = self.geometry
+        scale = math.exp(uniform(math.log(g.scale[0]), math.log(g.scale[1])))
+        ratio = math.sqrt(math.exp(uniform(math.log(g.aspect[0]), math.log(g.aspect[1]))))
+        angle = math.radians(uniform(-g.degrees, g.degrees))
+        sx, sy = scale * ratio, scale / ratio
+        room_x, room_y = abs(sx - 1) / 2 + g.shift, abs(sy - 1) / 2 + g.shift
+        tx, ty = uniform(-room_x, room_x) * out_w, uniform(-room_y, room_y) * out_h
+        stretch = np.array([[out_w / width, 0, 0], [0, out_h / height, 0], [0, 0, 1]])
+        cos, sin = math.cos(angle), math.sin(angle)
+        to_center = np.array([[1, 0, -out_w / 2], [0, 1, -out_h / 2], [0, 0, 1]])
+        turn = np.array([[sx * cos, -sy * sin, out_w / 2 + tx], [sx * sin, sy * cos, out_h / 2 + ty], [0, 0, 1]])
+        # Pixel centres lie at half-integers: shift before and after.
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        matrix = np.linalg.inv(half) @ turn @ to_center @ stretch @ half
+        flat = uniform(0, 1) < self.fill
+        color = [uniform(0, 255) for _ in range(3)]
+        return {"matrix": matrix[:2], "flat": flat, "color": color}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Warp a picture bilinearly, or a label map by nearest neighbour."""
+        size = (self.size[1], self.size[0])
+        border = cv2.BORDER_CONSTANT if params["flat"] else cv2.BORDER_REFLECT_101
+        if isinstance(inpt, tv_tensors.Mask):
+            label = cv2.warpAffine(inpt.numpy(), params["matrix"], size, flags=cv2.INTER_NEAREST, borderMode=border, borderValue=0)  # type: ignore[call-overload]
+            return tv_tensors.Mask(torch.from_numpy(label))
+        pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        pixels = cv2.warpAffine(pixels, params["matrix"], size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=params["color"])
+        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def photometric() -> v2.Transform:
+    """What cameras and codecs do to a picture; each with a chance, on uint8."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomApply([v2.ColorJitter(brightness=0.35, contrast=0.3, saturation=0.35)], 0.7),
+            v2.RandomApply([v2.ColorJitter(hue=0.03)], 0.1),
+            Gain(0.4),
+            v2.RandomGrayscale(0.05),
+            v2.RandomApply([v2.GaussianBlur(5, (0.4, 1.6))], 0.1),
+            v2.RandomApply([v2.JPEG((35, 90))], 0.15),
+        ]
+    )
+
+
+class Gain(v2.Transform):
+    """With a chance: a colour cast and a gamma, as another lamp or camera would give; then noise."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw gains, gamma and noise for one picture."""
+        return {
+            "on": uniform(0, 1) < self.chance,
+            "gain": [uniform(0.85, 1.15) for _ in range(3)],
+            "gamma": math.exp(uniform(-0.4, 0.4)),
+            "noise": uniform(0, 10) if uniform(0, 1) < 0.4 else 0.0,
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Look the pixels up in three tables; labels pass through."""
+        if isinstance(inpt, tv_tensors.Mask) or not params["on"]:
+            return inpt
+        ramp = (np.arange(256) / 255.0) ** params["gamma"] * 255
+        table = np.stack([np.clip(ramp * gain, 0, 255) for gain in params["gain"]], axis=-1).astype(np.uint8)
+        pixels = cv2.LUT(np.ascontiguousarray(inpt.permute(1, 2, 0).numpy()), table[None])
+        if params["noise"]:
+            grain = torch.randn(pixels.shape).numpy() * params["noise"]
+            pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
+        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def paste(image: Tensor, label: Tensor, onto: Tensor, onto_label: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the people of one picture into another: a new background, or company (Ghiasi et al., CVPR 2021).
+
+    Args:
+        image, onto: uint8 (3, H, W).
+        label, onto_label: uint8 (H, W), 1 = person; both people count in the result.
+    """
+    alpha = cv2.GaussianBlur((label == 1).numpy().astype(np.float32), (3, 3), 0)
+    mix = torch.from_numpy(alpha)
+    mixed = (image * mix + onto * (1 - mix)).round().to(torch.uint8)
+    return mixed, torch.where(label == 1, label, onto_label)
+
+
+def plain_background(image: Tensor, label: Tensor) -> Tensor:
+    """Replace what is not a person by a smooth gradient with some grain, as a wall or a studio has."""
+    _, height, width = image.shape
+    corners = torch.rand(1, 3, 2, 2) * 255
+    wall = torch.nn.functional.interpolate(corners, size=(height, width), mode="bilinear", align_corners=True)[0]
+    wall = (wall + torch.randn(3, height, width) * uniform(0, 6)).clamp(0, 255)
+    alpha = torch.from_numpy(cv2.GaussianBlur((label == 1).numpy().astype(np.float32), (3, 3), 0))
+    return (image * alpha + wall * (1 - alpha)).round().to(torch.uint8)
+
+
+def contour_band(label: np.ndarray[Any, np.dtype[np.uint8]], width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """1 within a band of ``width`` pixels centred on the contours of a label map (H, W), else 0."""
+    known = np.where(label == IGNORE, 0, label).astype(np.uint8)
+    kernel = np.ones((width, width), np.uint8)
+    return (cv2.dilate(known, kernel) != cv2.erode(known, kernel)).astype(np.uint8)

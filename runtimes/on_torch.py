@@ -1,0 +1,85 @@
+"""PyTorch: checkpoints (``.safetensors``) run as they were trained; the reference for every artefact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_deeplab.errors import UserError, needs
+from edge_deeplab.runtimes.base import Runtime
+from edge_deeplab.spec import InputContract
+
+if TYPE_CHECKING:
+    from edge_deeplab.models.deeplab import DeepLabV3Plus
+
+
+class TorchRuntime(Runtime):
+    """Runs a PyTorch model. Torch is imported on construction, not with this module.
+
+    Args:
+        model: Any module (N, 3, H, W) -> logits, in evaluation mode.
+        contract: Its input contract.
+        device: ``cpu``, ``cuda`` …
+        threads: Intra-op threads, for the whole process; None leaves torch's default.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
+    extra: ClassVar[str] = "train"
+    title: ClassVar[str] = "PyTorch"
+    reentrant: ClassVar[bool] = True
+
+    def __init__(
+        self, model: DeepLabV3Plus, contract: InputContract, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        with needs(self.extra):
+            import torch
+        super().__init__(contract.replace(dynamic=("batch", "height", "width")))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self.device = torch.device(device)
+            self.model = model.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        self._torch = torch
+
+    @classmethod
+    def open(cls, path: str, **options: Any) -> TorchRuntime:
+        """Load a checkpoint.
+
+        Args:
+            path: ``.safetensors`` with our contract inside.
+            **options: ``device``, ``threads``, as for the constructor; ``output_stride`` 8, 16 or 32.
+        """
+        with needs(cls.extra):
+            from edge_deeplab.models.checkpoint import load_checkpoint
+        model, contract = load_checkpoint(path)
+        output_stride = options.pop("output_stride", None)
+        if output_stride is not None:
+            model.set_output_stride(output_stride)
+            contract = contract.replace(head_stride=model.head_stride)
+        return cls(model, contract, **options)
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Version of torch."""
+        with needs(cls.extra):
+            import torch
+        return {"torch": torch.__version__}
+
+    def describe(self) -> dict[str, str]:
+        """Device and threads."""
+        return {"device": str(self.device), "threads": str(self._torch.get_num_threads())}
+
+    def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """(N, 3, H, W) float32 -> logits (N, K, h, w) float32."""
+        torch = self._torch
+        with torch.inference_mode():
+            x = torch.from_numpy(tensor).to(self.device)
+            y: NDArray[np.float32] = self.model(x).float().cpu().numpy()
+        return y
+
+
+RUNTIME = TorchRuntime

@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from edge_deeplab import imaging
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Floats, Frame, Labels
 from edge_deeplab.spec import Channels, InputContract
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,3 @@ class Runtime(ABC):
         with self._lock:
             return self.infer(tensor)
 
-
-def labels_of(runtime: Runtime, frames: Iterable[Frame]) -> list[Labels]:
-    """Label maps of several frames, one by one."""
-    return [runtime.segment(frame).labels for frame in frames]

@@ -1,0 +1,85 @@
+"""The command line. Each ``cmd_NAME.py`` of this folder is a command.
+
+Command modules import nothing heavy at their top, so that ``--help`` answers at once; what a command
+needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from edge_deeplab.errors import UserError, because
+from edge_deeplab.plugins import discover
+from edge_deeplab.version import __version__
+
+
+class Run(Protocol):
+    """What a command does with its parsed arguments; returns the exit status."""
+
+    def __call__(self, args: argparse.Namespace) -> int: ...
+
+
+class Arguments(Protocol):
+    """Adds a command's arguments to its parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser) -> None: ...
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its help line, its arguments, what it does."""
+
+    help: str
+    arguments: Arguments
+    run: Run
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of argparse's usage block."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(prog="edge-deeplab", description="DeepLabv3+ MobileNetV2 for edge devices: train, export, run, measure.")
+    top.add_argument("--version", action="version", version=f"edge-deeplab {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, command in discover("edge_deeplab.cli", "cmd_", "COMMAND").items():
+        sub = commands.add_parser(name, help=command.help, description=command.help)
+        command.arguments(sub)
+        sub.set_defaults(run=command.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 the user can mend it, 130 Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader of a pipe went away (`| head`): not an error, but Python must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {because(error)}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print("edge-deeplab: " + " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -157,7 +157,7 @@ class ConvBNAct(nn.Sequential):
         activation: type[nn.Module] | None = nn.ReLU,
         padding: Padding = "symmetric",
         eps: float = 1e-5,
-        momentum: float = 0.01,
+        momentum: float = 0.1,
     ) -> None:
         layers: list[nn.Module] = [
             Conv2d(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, padding=padding),

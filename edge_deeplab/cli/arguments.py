@@ -1,0 +1,60 @@
+"""Argument types that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def size(text: str) -> tuple[int, int]:
+    """``HxW`` or one number for both."""
+    parts = text.lower().split("x")
+    try:
+        height, width = (int(p) for p in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give HEIGHTxWIDTH, e.g. 256x256") from None
+    if not (32 <= height <= 8192 and 32 <= width <= 8192):
+        raise argparse.ArgumentTypeError(f"{text!r}: height and width must lie between 32 and 8192")
+    return height, width
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return value
+
+
+def add_runtime_options(parser: argparse.ArgumentParser) -> None:
+    """``--threads``, ``--provider`` and ``--device`` of commands that run a model."""
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: the runtime's choice)")
+    parser.add_argument("--provider", action="append", metavar="NAME", help="ONNX Runtime provider: cpu, cuda, tensorrt …; repeat for fallbacks")
+    parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda …")
+
+
+def open_from(args: argparse.Namespace, model: str | None = None) -> Any:
+    """Open ``args.model`` (or ``model``) with the options above."""
+    from edge_deeplab.runtimes import open_model
+
+    options: dict[str, Any] = {}
+    if args.provider:
+        options["providers"] = args.provider
+    if args.device:
+        options["device"] = args.device
+    return open_model(model or args.model, threads=args.threads, **options)
+
+
+def bar(items: Any, **options: Any) -> Any:
+    """A progress bar on standard error, where a person is looking; plain iteration elsewhere."""
+    if not sys.stderr.isatty():
+        return items
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return items
+    return tqdm(items, leave=False, **options)

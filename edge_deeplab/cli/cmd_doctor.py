@@ -1,0 +1,67 @@
+"""``edge-deeplab doctor``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_deeplab.cli import Command
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    import platform
+
+    import cv2
+    import numpy as np
+
+    from edge_deeplab.errors import MissingExtra
+    from edge_deeplab.export.base import targets
+    from edge_deeplab.runtimes import open_model, runtimes
+    from edge_deeplab.version import __version__
+    from edge_deeplab.zoo import shipped
+
+    print(f"edge-deeplab {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}, numpy {np.__version__}, OpenCV {cv2.__version__}")
+    print("\nRuntimes")
+    for name, runtime in runtimes().items():
+        label = f"  {name:14} {' '.join(runtime.suffixes):14}"
+        try:
+            versions = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
+        except MissingExtra as error:
+            print(f"{label} missing: {error}")
+            continue
+        sample = next((path for files in shipped().values() for suffix, path in files.items() if suffix in runtime.suffixes), None)
+        if sample is None:
+            print(f"{label} installed ({versions}), no shipped model to try it on")
+            continue
+        with open_model(sample) as model:
+            times = model.warmup(2).segment(np.full((480, 640, 3), 128, np.uint8)).times
+            details = ", ".join(f"{k} {v}" for k, v in model.describe().items())
+        print(f"{label} works ({versions}; {details}; {times.total:.1f} ms for a 640x480 frame)")
+    print("\nExport targets")
+    for name, target in targets().items():
+        missing = _missing(target.extra)
+        state = "ready" if not missing else f"missing {', '.join(missing)}; cure: pip install 'edge-deeplab[{target.extra}]'"
+        print(f"  {name:14} {target.suffix:14} {state}")
+    return 0
+
+
+def _missing(extra: str) -> list[str]:
+    """Requirements of an extra of this package that are not installed."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    missing = []
+    for requirement in requires("edge-deeplab") or []:
+        if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", requirement):
+            name = re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]
+            try:
+                version(name)
+            except PackageNotFoundError:
+                missing.append(name)
+    return missing
+
+
+COMMAND = Command("say what is installed and works here, and the cure for what does not", _arguments, _run)

@@ -1,0 +1,52 @@
+"""``edge-deeplab eval MODEL --data SPEC``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_deeplab.cli import Command
+from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
+    parser.add_argument("--data", required=True, nargs="+", metavar="SPEC", help="KIND:PATH, e.g. folder:data/eg")
+    parser.add_argument("--split", default="val", choices=("train", "val"))
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
+    add_runtime_options(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import json
+
+    from edge_deeplab.data import open_split
+    from edge_deeplab.evaluation import as_record, check_classes, evaluate
+    from edge_deeplab.files import write_text
+
+    splits = [open_split(spec, args.split) for spec in args.data]
+    records = []
+    with open_from(args) as model:
+        for split in splits:
+            check_classes(model.contract, split)
+        print(f"{'data':18} {'images':>6} {'fg IoU':>7} {'mIoU':>7} {'per img':>7} {'pix acc':>7} {'bnd IoU':>7}")
+        for split in splits:
+            scores = evaluate(
+                lambda frame: model.segment(frame).labels, split,
+                progress=lambda items, split=split: bar(items, desc=split.name, unit="picture"),
+            )
+            record = as_record(scores, split)
+            records.append(record)
+            edge = scores.boundary_iou[1] if model.contract.binary else sum(scores.boundary_iou) / len(scores.boundary_iou)
+            print(
+                f"{split.name:18} {scores.images:6d} {scores.foreground_iou:7.4f} {scores.miou:7.4f} "
+                f"{scores.image_iou:7.4f} {scores.pixel_accuracy:7.4f} {edge:7.4f}"
+            )
+            if not model.contract.binary:
+                for name, value in record["iou"].items():
+                    print(f"  {name:20} {value:.4f}")
+        if args.json:
+            write_text(args.json, json.dumps({"model": args.model, "contract": json.loads(model.contract.to_json()), "results": records}, indent=2))
+    return 0
+
+
+COMMAND = Command("score a model on labelled pictures", _arguments, _run)

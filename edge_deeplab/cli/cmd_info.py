@@ -1,0 +1,56 @@
+"""``edge-deeplab info MODEL``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_deeplab.cli import Command
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
+    parser.add_argument("--json", action="store_true", help="print the input contract as JSON")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge_deeplab.runtimes import open_model, runtimes
+    from edge_deeplab.zoo import checkpoint_contract, find
+
+    path = find(args.model)
+    described: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        contract = checkpoint_contract(path)  # the header is enough: no torch needed
+    else:
+        with open_model(path) as model:
+            contract, described = model.contract, model.describe()
+    if args.json:
+        print(contract.to_json(indent=2))
+        return 0
+    title = next(r.title for r in runtimes().values() if path.suffix in r.suffixes)
+    tensor = f"{contract.dtype} {contract.layout}, (pixel - {_short(contract.mean)}) / {_short(contract.std)}, {contract.channels}"
+    rows = {
+        "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB, runs in {title}",
+        "model": f"{contract.name}, variant {contract.variant}, {contract.precision}",
+        "input": f"{contract.height}x{contract.width}, {contract.resize}, {tensor}" if contract.dtype != "uint8" else f"{contract.height}x{contract.width}, {contract.resize}, uint8 {contract.layout} {contract.channels}",
+        "dynamic": ", ".join(contract.dynamic) or "nothing, fixed size",
+        "output": f"{contract.head} at stride {contract.head_stride}, {len(contract.classes)} classes"
+        + (f", foreground from {contract.threshold:g}" if contract.binary else ""),
+        "classes": ", ".join(c.name for c in contract.classes),
+        "trained on": "; ".join(contract.provenance.data) or "not recorded",
+        "license": contract.provenance.license or "not recorded",
+        "made": f"{contract.provenance.date}, commit {contract.provenance.commit or 'unknown'}",
+        "weights sha256": contract.provenance.weights_sha256,
+        "metrics": ", ".join(f"{k} {v:.4f}" for k, v in contract.metrics.items()) or "none recorded",
+        **described,
+    }
+    for key, value in rows.items():
+        print(f"{key:15} {value}")
+    return 0
+
+
+def _short(values: tuple[float, ...]) -> str:
+    texts = [f"{v:g}" for v in values]
+    return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
+
+
+COMMAND = Command("show a model's input contract and where it came from", _arguments, _run)

@@ -1,0 +1,83 @@
+"""``edge-deeplab predict MODEL SOURCE… --output DIR``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_deeplab.cli import Command
+from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="pictures, or folders of pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results, made if missing")
+    parser.add_argument(
+        "--save", choices=("mask", "alpha", "overlay", "cutout"), action="append",
+        help="mask: NAME.png, uint8 class ids (default); alpha: NAME-alpha.png; overlay: NAME-overlay.jpg; "
+        "cutout: NAME-cutout.png with transparency; repeat for several",
+    )
+    add_runtime_options(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edge_deeplab.imaging import read_image, write_image
+
+    kinds = args.save or ["mask"]
+    pictures = _pictures(args.sources)
+    output = Path(args.output)
+    if output.exists() and not output.is_dir():
+        from edge_deeplab.errors import UserError
+
+        raise UserError(f"--output {output} is a file; give a folder")
+    times = []
+    with open_from(args) as model:
+        for path in bar(pictures, unit="picture"):
+            frame = read_image(path)
+            result = model.segment(frame)
+            times.append(result.times.total)
+            for kind in kinds:
+                if kind == "mask":
+                    write_image(output / f"{path.stem}.png", result.labels)
+                elif kind == "alpha":
+                    write_image(output / f"{path.stem}-alpha.png", result.alpha)
+                elif kind == "overlay":
+                    write_image(output / f"{path.stem}-overlay.jpg", result.overlay(frame))
+                else:
+                    write_image(output / f"{path.stem}-cutout.png", result.cutout(frame))
+    middle = sorted(times)[len(times) // 2]
+    plural = "" if len(pictures) == 1 else "s"
+    print(f"{len(pictures)} picture{plural} segmented into {output} ({', '.join(kinds)}), median {middle:.1f} ms a picture")
+    return 0
+
+
+def _pictures(sources: list[str]):  # type: ignore[no-untyped-def]
+    """Files as they are, folders by their pictures; two that would write the same result are refused."""
+    from pathlib import Path
+
+    from edge_deeplab.errors import UserError, because
+    from edge_deeplab.imaging import IMAGE_SUFFIXES
+
+    found = []
+    for source in map(Path, sources):
+        if not source.is_dir():
+            found.append(source)
+            continue
+        try:
+            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise UserError(f"cannot read {source}: {because(error)}") from error
+        if not inside:
+            raise UserError(f"no pictures in {source} ({', '.join(IMAGE_SUFFIXES)})")
+        found += inside
+    by_name: dict[str, Path] = {}
+    for path in found:
+        if path.stem in by_name:
+            raise UserError(f"{by_name[path.stem]} and {path} would both become {path.stem}.png; run them apart")
+        by_name[path.stem] = path
+    return found
+
+
+COMMAND = Command("segment pictures into masks, overlays or cut-outs", _arguments, _run)

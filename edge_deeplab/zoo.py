@@ -1,0 +1,55 @@
+"""The models that come with the package, and how a MODEL argument is resolved. No torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edge_deeplab.errors import UserError
+from edge_deeplab.files import read_bytes
+from edge_deeplab.spec import METADATA_KEY, InputContract
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+
+
+def shipped() -> dict[str, dict[str, Path]]:
+    """Shipped models: name -> suffix -> file."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(WEIGHTS.iterdir()):
+        if path.suffix in (".onnx", ".safetensors"):
+            found.setdefault(path.stem, {})[path.suffix] = path
+    return found
+
+
+def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> Path:
+    """The file behind a MODEL: a shipped name, a checkpoint or an artefact.
+
+    Args:
+        model: What the user gave.
+        prefer: For shipped names: suffixes, best first.
+
+    Raises:
+        UserError: Neither a shipped name nor a file.
+    """
+    files = shipped().get(model)
+    if files:
+        return next(files[suffix] for suffix in (*prefer, *files) if suffix in files)
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(shipped()) or 'none are'})")
+
+
+def checkpoint_contract(path: Path) -> InputContract:
+    """The contract in a safetensors header, read without torch or safetensors.
+
+    Raises:
+        UserError: Damaged, or not one of ours.
+    """
+    data = read_bytes(path)
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = header["__metadata__"][METADATA_KEY]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged or not one of edge-deeplab's checkpoints") from error
+    return InputContract.from_json(text, source=str(path))

@@ -1,0 +1,135 @@
+"""ONNX Runtime: ``.onnx`` artefacts on CPUs, and on GPUs through its execution providers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from edge_deeplab.errors import UserError, needs
+from edge_deeplab.files import read_bytes
+from edge_deeplab.runtimes.base import Runtime
+from edge_deeplab.spec import METADATA_KEY, InputContract
+
+SHORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+
+class OnnxRuntime(Runtime):
+    """Runs an ONNX file that carries its input contract.
+
+    Args:
+        session: An ``onnxruntime.InferenceSession``.
+        contract: The contract read from the file.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    extra: ClassVar[str] = "onnx"
+    title: ClassVar[str] = "ONNX Runtime"
+    reentrant: ClassVar[bool] = True
+
+    def __init__(self, session: Any, contract: InputContract) -> None:
+        super().__init__(contract)
+        self.session = session
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+
+    @classmethod
+    def open(cls, path: str, **options: Any) -> OnnxRuntime:
+        """Load a file.
+
+        Args:
+            path: ``.onnx`` written by ``edge-deeplab export``.
+            **options: ``threads`` (None: all cores); ``providers``, names in order of preference,
+                short (``cpu``, ``cuda``, ``tensorrt``) or ONNX Runtime's own; ``size`` (height,
+                width) for a file exported with dynamic size.
+        """
+        return cls._open(path, **options)
+
+    @classmethod
+    def _open(
+        cls,
+        path: str,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("cpu",),
+        size: tuple[int, int] | None = None,
+    ) -> OnnxRuntime:
+        with needs(cls.extra):
+            import onnxruntime as ort
+        data = read_bytes(path)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        if threads is not None:
+            settings.intra_op_num_threads = threads
+        wanted = [SHORT_NAMES.get(name.lower(), name) for name in providers]
+        missing = [name for name in wanted if name not in ort.get_available_providers()]
+        if missing:
+            raise UserError(
+                f"this onnxruntime has no {', '.join(missing)}; it has {', '.join(ort.get_available_providers())} "
+                "(for CUDA and TensorRT: pip install onnxruntime-gpu)"
+            )
+        try:
+            session = ort.InferenceSession(data, settings, providers=wanted)
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but this
+            reason = str(error).splitlines()[0].removeprefix("[ONNXRuntimeError] : ")
+            raise UserError(f"{path} is damaged or no ONNX model: {reason}") from error
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise UserError(
+                f"{path} is an ONNX model, but not one of edge-deeplab's: it carries no input contract, "
+                "and how to feed it is never guessed"
+            )
+        contract = InputContract.from_json(text, source=path)
+        if size is not None:
+            contract = _resized(contract, size, path)
+        _compare(session, contract, path)
+        return cls(session, contract)
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Version of onnxruntime."""
+        with needs(cls.extra):
+            import onnxruntime as ort
+        return {"onnxruntime": ort.__version__}
+
+    def describe(self) -> dict[str, str]:
+        """Providers in use and threads."""
+        threads = self.session.get_session_options().intra_op_num_threads
+        return {"providers": ", ".join(self.session.get_providers()), "threads": str(threads or "all")}
+
+    def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Input tensor -> output tensor, both with batch axis."""
+        output: NDArray[Any] = self.session.run([self._output], {self._input: tensor})[0]
+        return output
+
+
+def _resized(contract: InputContract, size: tuple[int, int], path: str) -> InputContract:
+    if not {"height", "width"} <= set(contract.dynamic):
+        raise UserError(f"{path} has a fixed input of {contract.height}x{contract.width}; export it with --dynamic size")
+    if any(v < 32 or v % 32 for v in size):
+        raise UserError(f"size {size[0]}x{size[1]}: height and width must be multiples of 32")
+    return contract.replace(height=size[0], width=size[1])
+
+
+def _compare(session: Any, contract: InputContract, path: str) -> None:
+    """Refuse a file whose graph and contract disagree, as after an edit by another tool."""
+    channels_at = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[contract.layout]
+    shape, kind = session.get_inputs()[0].shape, session.get_inputs()[0].type
+    expected = (3, contract.height, contract.width)
+    right = len(shape) == 4 and kind == {"float32": "tensor(float)", "uint8": "tensor(uint8)"}[contract.dtype]
+    if right:
+        right = all(not isinstance(shape[axis], int) or shape[axis] == n for axis, n in zip(channels_at, expected, strict=True))
+    if not right:
+        raise UserError(f"{path}: its input is {kind} {shape}, its contract says {contract.dtype} {contract.layout} {expected}")
+
+
+RUNTIME = OnnxRuntime

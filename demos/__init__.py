@@ -1,0 +1,1 @@
+"""Runnable examples: the quick start behind ``make demo``."""

@@ -30,9 +30,7 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "a module").partition(".")[0]
-        raise MissingExtra(
-            f"{module} is not installed; cure: pip install 'edge-deeplab[{extra}]'"
-        ) from error
+        raise MissingExtra(f"{module} is not installed; cure: pip install 'edge-deeplab[{extra}]'") from error
 
 
 def because(error: OSError) -> str:

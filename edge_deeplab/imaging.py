@@ -179,7 +179,9 @@ def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "B
 def pack(image: Frame, contract: InputContract) -> NDArray[Any]:
     """uint8 (height, width, 3) in the contract's channel order -> tensor with a batch axis of 1."""
     if contract.dtype == "uint8":
-        tensor: NDArray[Any] = image if contract.layout == "NHWC" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        tensor: NDArray[Any] = (
+            image if contract.layout == "NHWC" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        )
         return tensor[None]
     # x * (1 / std) - mean / std: with 128 and 128 every step is exact in float32.
     factor = (1 / np.asarray(contract.std)).astype(np.float32)
@@ -196,7 +198,9 @@ def pack(image: Frame, contract: InputContract) -> NDArray[Any]:
 # -- network output -> mask --------------------------------------------------------------------
 
 
-def postprocess(output: NDArray[Any], contract: InputContract, height: int, width: int) -> tuple[Labels, Floats | None]:
+def postprocess(
+    output: NDArray[Any], contract: InputContract, height: int, width: int
+) -> tuple[Labels, Floats | None]:
     """Network output -> class ids at the frame's own size, in one resize.
 
     Args:
@@ -211,19 +215,22 @@ def postprocess(output: NDArray[Any], contract: InputContract, height: int, widt
     """
     place = placement(contract, height, width)
     if contract.head == "classmap":
-        return _resize_map(output.reshape(output.shape[-2:]), contract, place, height, width, nearest=True), None
+        return _resize_map(
+            output.reshape(output.shape[-2:]), contract, place, height, width, nearest=True
+        ), None
     if contract.layout == "NHWC":
         output = np.moveaxis(output, -1, 0)
     planes = np.ascontiguousarray(output, dtype=np.float32)
     if contract.binary:
         scores = _resize_map(planes[0], contract, place, height, width)
         cut = contract.threshold if contract.head == "probability" else contract.logit_threshold
-        labels = cv2.compare(scores, cut, cv2.CMP_GE)
-        return np.right_shift(labels, 7, out=labels), scores  # type: ignore[call-overload, no-any-return]
+        return (scores >= np.float32(cut)).view(np.uint8), scores
     return _argmax(planes, contract, place, height, width), None
 
 
-def _argmax(planes: Floats, contract: InputContract, place: tuple[int, int, int, int], height: int, width: int) -> Labels:
+def _argmax(
+    planes: Floats, contract: InputContract, place: tuple[int, int, int, int], height: int, width: int
+) -> Labels:
     """Class of the highest resized plane, one plane at a time: never (K, height, width) in memory."""
     best = _resize_map(planes[0], contract, place, height, width)
     labels = np.zeros((height, width), np.uint8)
@@ -235,7 +242,15 @@ def _argmax(planes: Floats, contract: InputContract, place: tuple[int, int, int,
     return labels
 
 
-def _resize_map(plane: NDArray[Any], contract: InputContract, place: tuple[int, int, int, int], height: int, width: int, *, nearest: bool = False) -> Any:
+def _resize_map(
+    plane: NDArray[Any],
+    contract: InputContract,
+    place: tuple[int, int, int, int],
+    height: int,
+    width: int,
+    *,
+    nearest: bool = False,
+) -> Any:
     """The part of one output plane that the frame covers, at the frame's size (half-pixel centres)."""
     top, left, inner_h, inner_w = place
     if contract.resize == "stretch":
@@ -258,7 +273,7 @@ def _resize_map(plane: NDArray[Any], contract: InputContract, place: tuple[int, 
 def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)), float32, any shape; saturates instead of overflowing."""
     exponential = cv2.exp(np.negative(np.clip(logits, -80, 80)))
-    return np.reciprocal(exponential + 1, dtype=np.float32).reshape(logits.shape)  # type: ignore[no-any-return]
+    return np.reciprocal(exponential + 1, dtype=np.float32).reshape(logits.shape)
 
 
 # -- mask -> picture ---------------------------------------------------------------------------
@@ -276,7 +291,7 @@ def overlay(frame: Frame, labels: Labels, contract: InputContract, *, opacity: f
     """BGR (H, W, 3) with every class but the first (background) tinted in its colour."""
     image = as_color(frame)
     tint = cv2.addWeighted(image, 1 - opacity, palette(contract)[labels], opacity, 0)
-    return np.where(labels[..., None] > 0, tint, image)  # type: ignore[return-value]
+    return np.where(labels[..., None] > 0, tint, image)
 
 
 def alpha_image(probability: Floats) -> Labels:

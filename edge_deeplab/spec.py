@@ -113,7 +113,10 @@ class InputContract:
             ("mean and std need three values", len(self.mean) != 3 or len(self.std) != 3),
             ("head_stride must be at least 1", self.head_stride < 1),
             *(
-                (f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}", value not in get_args(kind))
+                (
+                    f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}",
+                    value not in get_args(kind),
+                )
                 for name, kind, value in (
                     ("resize", Resize, self.resize),
                     ("channels", Channels, self.channels),
@@ -169,9 +172,7 @@ class InputContract:
                 "cure: pip install -U edge-deeplab"
             )
         try:
-            record["classes"] = tuple(
-                ClassInfo(str(c["name"]), _rgb(c["color"])) for c in record["classes"]
-            )
+            record["classes"] = tuple(ClassInfo(str(c["name"]), _rgb(c["color"])) for c in record["classes"])
             record["provenance"] = Provenance(
                 **{**record["provenance"], "data": tuple(record["provenance"]["data"])}
             )

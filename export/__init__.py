@@ -60,7 +60,9 @@ def export_model(
         raise UserError(f"no export target {target!r}; there are: {', '.join(known)}")
     chosen, options = known[target], options or Options()
     if options.precision not in chosen.tolerances:
-        raise UserError(f"--target {target} has no {options.precision}; it has: {', '.join(chosen.tolerances)}")
+        raise UserError(
+            f"--target {target} has no {options.precision}; it has: {', '.join(chosen.tolerances)}"
+        )
     with needs(chosen.extra):
         import edge_deeplab.models.checkpoint as checkpoint
         from edge_deeplab.export.verify import sample_views, verify
@@ -84,9 +86,15 @@ def export_model(
         chosen.write(network, contract.replace(head=options.head), options, temporary)
         with open_model(temporary) as artefact:
             report = verify(
-                artefact, reference, sample_views() if samples is None else samples,
-                path=temporary, name=output.name, target=target, source=source,
-                tolerance=chosen.tolerances[options.precision], progress=progress,
+                artefact,
+                reference,
+                sample_views() if samples is None else samples,
+                path=temporary,
+                name=output.name,
+                target=target,
+                source=source,
+                tolerance=chosen.tolerances[options.precision],
+                progress=progress,
             )
         if not report.passed:
             raise VerificationError(report)

@@ -22,6 +22,7 @@ class Headed(nn.Module):
         self.model, self.contract = model, contract
 
     def forward(self, image: Tensor) -> Tensor:
+        """The network, then the head."""
         logits: Tensor = self.model(image)
         head, binary = self.contract.head, self.contract.binary
         if head == "logits":

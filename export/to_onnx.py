@@ -16,7 +16,12 @@ from edge_deeplab.spec import METADATA_KEY, InputContract
 if TYPE_CHECKING:
     from edge_deeplab.models.deeplab import DeepLabV3Plus
 
-OUTPUT_NAMES = {"logits": "logits", "logits-full": "logits", "probability": "probability", "classmap": "labels"}
+OUTPUT_NAMES = {
+    "logits": "logits",
+    "logits-full": "logits",
+    "probability": "probability",
+    "classmap": "labels",
+}
 
 
 def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path: Path) -> InputContract:
@@ -40,7 +45,11 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     if options.opset < 17:
         raise UserError(f"opset {options.opset} is too old; 17 is the least")
     network, contract = with_head(model, contract)
-    dynamic = tuple(axis for axis in ("batch", "height", "width") if axis in options.dynamic or (axis != "batch" and "size" in options.dynamic))
+    dynamic = tuple(
+        axis
+        for axis in ("batch", "height", "width")
+        if axis in options.dynamic or (axis != "batch" and "size" in options.dynamic)
+    )
     contract = contract.replace(layout="NCHW", dtype="float32", dynamic=dynamic)
     axes: dict[int, Any] = {}
     if "batch" in dynamic:
@@ -52,15 +61,22 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     example = torch.zeros(2 if "batch" in dynamic else 1, 3, contract.height, contract.width)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            network, (example,), dynamo=True, opset_version=options.opset, verbose=False,
-            input_names=["image"], output_names=[OUTPUT_NAMES[contract.head]],
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=options.opset,
+            verbose=False,
+            input_names=["image"],
+            output_names=[OUTPUT_NAMES[contract.head]],
             dynamic_shapes={"image": axes} if axes else None,
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
         proto, simplified = onnxsim.simplify(program.model_proto)
     if not simplified:
-        raise UserError("onnxsim changed what the network computes; please report this with your versions (doctor)")
+        raise UserError(
+            "onnxsim changed what the network computes; please report this with your versions (doctor)"
+        )
     names = {0: "batch", 2: "height", 3: "width"}
     for axis in axes:
         proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = names[axis]

@@ -18,7 +18,9 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     with needs("export"):
         from edge_deeplab.models.checkpoint import save_checkpoint
     if contract.head != "logits" or options.dynamic:
-        raise UserError("a checkpoint has no head of its own and takes any size: leave --head and --dynamic away")
+        raise UserError(
+            "a checkpoint has no head of its own and takes any size: leave --head and --dynamic away"
+        )
     return save_checkpoint(path, model, contract, half=options.precision == "fp16")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ class Report:
         rows = [
             ("artefact", f"{self.artefact}, {self.bytes / 1e6:.2f} MB"),
             ("compared", f"with PyTorch on {self.pictures} pictures ({self.source})"),
-            ("same label", f"{self.agreement:.4%} of pixels (at least {self.tolerance.agreement:.2%}); worst {self.worst_agreement:.4%}, {self.worst_picture}"),
+            (
+                "same label",
+                f"{self.agreement:.4%} of pixels (at least {self.tolerance.agreement:.2%}); "
+                f"worst {self.worst_agreement:.4%}, {self.worst_picture}",
+            ),
         ]
         if self.logits_difference is not None:
             limit = "" if self.tolerance.logits is None else f" (at most {self.tolerance.logits:g})"
@@ -98,7 +103,7 @@ def sample_views() -> Samples:
         ("webcam", imaging.resize_frame(image[: height * 3 // 4], 480, 640)),
         ("small", imaging.resize_frame(image, 120, 90)),
     ]
-    return [(f"{SAMPLE.name}, {name}", lambda view=view: (np.ascontiguousarray(view), None)) for name, view in views]  # type: ignore[misc]
+    return [(f"{SAMPLE.name}, {name}", partial(_unlabelled, view)) for name, view in views]
 
 
 def folder_pictures(folder: Path, count: int) -> Samples:
@@ -109,12 +114,18 @@ def folder_pictures(folder: Path, count: int) -> Samples:
         raise UserError(f"cannot read {folder}: {error.strerror}") from error
     if not files:
         raise UserError(f"no pictures in {folder}")
-    return [(file.name, lambda file=file: (read_image(file), None)) for file in _spread(files, count)]  # type: ignore[misc]
+    return [(file.name, partial(_unlabelled, file)) for file in _spread(files, count)]
 
 
 def labelled_pictures(split: Split, count: int) -> Samples:
     """Up to ``count`` labelled pictures of a split, evenly spread."""
-    return [(split.pairs[i].image.name, lambda i=i: split.read(i)) for i in _spread(list(range(len(split))), count)]  # type: ignore[misc]
+    places = _spread(list(range(len(split))), count)
+    return [(split.pairs[place].image.name, partial(split.read, place)) for place in places]
+
+
+def _unlabelled(picture: Frame | Path) -> tuple[Frame, None]:
+    frame = read_image(picture) if isinstance(picture, Path) else np.ascontiguousarray(picture)
+    return frame, None
 
 
 def _spread(items: list[Any], count: int) -> Iterator[Any]:
@@ -164,15 +175,29 @@ def verify(
         failures.append(f"only {same:.4%} of labels agree")
     if contract.head == "logits" and tolerance.logits is not None and not difference <= tolerance.logits:
         failures.append(f"outputs differ by up to {difference:.3g}")
-    if iou["reference"] is not None and iou["artefact"] is not None and iou["reference"] - iou["artefact"] > tolerance.iou_drop:
+    if (
+        iou["reference"] is not None
+        and iou["artefact"] is not None
+        and iou["reference"] - iou["artefact"] > tolerance.iou_drop
+    ):
         failures.append(f"IoU fell from {iou['reference']:.4f} to {iou['artefact']:.4f}")
     return Report(
-        artefact=name, bytes=path.stat().st_size, sha256=sha256(path), target=target,
-        precision=contract.precision, head=contract.head, source=source, pictures=len(samples),
+        artefact=name,
+        bytes=path.stat().st_size,
+        sha256=sha256(path),
+        target=target,
+        precision=contract.precision,
+        head=contract.head,
+        source=source,
+        pictures=len(samples),
         logits_difference=difference if contract.head == "logits" else None,
-        agreement=same, worst_agreement=worst, worst_picture=worst_name,
-        iou_reference=iou["reference"], iou_artefact=iou["artefact"],
-        tolerance=tolerance, failures=tuple(failures),
+        agreement=same,
+        worst_agreement=worst,
+        worst_picture=worst_name,
+        iou_reference=iou["reference"],
+        iou_artefact=iou["artefact"],
+        tolerance=tolerance,
+        failures=tuple(failures),
         versions={**reference.versions(), **artefact.versions()},
     )
 

@@ -1,10 +1,10 @@
 """Run any artefact through one class. Never imports torch unless a PyTorch checkpoint is opened.
 
-    from edge_deeplab.runtimes import open_model
+from edge_deeplab.runtimes import open_model
 
-    with open_model("portrait", threads=1) as model:
-        result = model.segment(frame)  # BGR uint8 (H, W, 3), as OpenCV gives it
-        mask = result.labels  # uint8 (H, W), 1 = person
+with open_model("portrait", threads=1) as model:
+    result = model.segment(frame)  # BGR uint8 (H, W, 3), as OpenCV gives it
+    mask = result.labels  # uint8 (H, W), 1 = person
 """
 
 from __future__ import annotations

@@ -157,7 +157,10 @@ class Runtime(ABC):
         prepared = time.perf_counter()
         output = self._infer(tensor)
         inferred = time.perf_counter()
-        masks = [imaging.postprocess(o, self.contract, f.shape[0], f.shape[1]) for o, f in zip(output, frames, strict=True)]
+        masks = [
+            imaging.postprocess(o, self.contract, f.shape[0], f.shape[1])
+            for o, f in zip(output, frames, strict=True)
+        ]
         done = time.perf_counter()
         share = 1e3 / len(frames)
         times = Times(share * (prepared - begin), share * (inferred - prepared), share * (done - inferred))
@@ -187,4 +190,3 @@ class Runtime(ABC):
             return self.infer(tensor)
         with self._lock:
             return self.infer(tensor)
-

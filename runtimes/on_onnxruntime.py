@@ -74,12 +74,13 @@ class OnnxRuntime(Runtime):
         missing = [name for name in wanted if name not in ort.get_available_providers()]
         if missing:
             raise UserError(
-                f"this onnxruntime has no {', '.join(missing)}; it has {', '.join(ort.get_available_providers())} "
+                f"this onnxruntime has no {', '.join(missing)}; "
+                f"it has {', '.join(ort.get_available_providers())} "
                 "(for CUDA and TensorRT: pip install onnxruntime-gpu)"
             )
         try:
             session = ort.InferenceSession(data, settings, providers=wanted)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but this
+        except Exception as error:
             reason = str(error).splitlines()[0].removeprefix("[ONNXRuntimeError] : ")
             raise UserError(f"{path} is damaged or no ONNX model: {reason}") from error
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -114,7 +115,9 @@ class OnnxRuntime(Runtime):
 
 def _resized(contract: InputContract, size: tuple[int, int], path: str) -> InputContract:
     if not {"height", "width"} <= set(contract.dynamic):
-        raise UserError(f"{path} has a fixed input of {contract.height}x{contract.width}; export it with --dynamic size")
+        raise UserError(
+            f"{path} has a fixed input of {contract.height}x{contract.width}; export it with --dynamic size"
+        )
     if any(v < 32 or v % 32 for v in size):
         raise UserError(f"size {size[0]}x{size[1]}: height and width must be multiples of 32")
     return contract.replace(height=size[0], width=size[1])
@@ -127,9 +130,15 @@ def _compare(session: Any, contract: InputContract, path: str) -> None:
     expected = (3, contract.height, contract.width)
     right = len(shape) == 4 and kind == {"float32": "tensor(float)", "uint8": "tensor(uint8)"}[contract.dtype]
     if right:
-        right = all(not isinstance(shape[axis], int) or shape[axis] == n for axis, n in zip(channels_at, expected, strict=True))
+        right = all(
+            not isinstance(shape[axis], int) or shape[axis] == n
+            for axis, n in zip(channels_at, expected, strict=True)
+        )
     if not right:
-        raise UserError(f"{path}: its input is {kind} {shape}, its contract says {contract.dtype} {contract.layout} {expected}")
+        raise UserError(
+            f"{path}: its input is {kind} {shape}, "
+            f"its contract says {contract.dtype} {contract.layout} {expected}"
+        )
 
 
 RUNTIME = OnnxRuntime

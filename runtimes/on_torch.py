@@ -31,7 +31,12 @@ class TorchRuntime(Runtime):
     reentrant: ClassVar[bool] = True
 
     def __init__(
-        self, model: DeepLabV3Plus, contract: InputContract, *, device: str = "cpu", threads: int | None = None
+        self,
+        model: DeepLabV3Plus,
+        contract: InputContract,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
     ) -> None:
         with needs(self.extra):
             import torch

@@ -9,34 +9,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from edge_deeplab.errors import UserError, because
 from edge_deeplab.plugins import discover
 from edge_deeplab.version import __version__
 
 
-class Run(Protocol):
-    """What a command does with its parsed arguments; returns the exit status."""
-
-    def __call__(self, args: argparse.Namespace) -> int: ...
-
-
-class Arguments(Protocol):
-    """Adds a command's arguments to its parser."""
-
-    def __call__(self, parser: argparse.ArgumentParser) -> None: ...
-
-
 @dataclass(frozen=True)
 class Command:
-    """One command: its help line, its arguments, what it does."""
+    """One command: its help line, what adds its arguments, and what runs it and returns the exit status."""
 
     help: str
-    arguments: Arguments
-    run: Run
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +38,10 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = _Parser(prog="edge-deeplab", description="DeepLabv3+ MobileNetV2 for edge devices: train, export, run, measure.")
+    top = _Parser(
+        prog="edge-deeplab",
+        description="DeepLabv3+ MobileNetV2 for edge devices: train, export, run, measure.",
+    )
     top.add_argument("--version", action="version", version=f"edge-deeplab {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, command in discover("edge_deeplab.cli", "cmd_", "COMMAND").items():
@@ -61,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 the user can mend it, 130 Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0 done, 1 a check failed, 2 the user can mend it, 130 Ctrl-C.
+    """
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)

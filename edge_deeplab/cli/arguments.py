@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_deeplab.runtimes import Runtime
 
 
 def size(text: str) -> tuple[int, int]:
@@ -33,11 +36,16 @@ def positive(text: str) -> int:
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
     """``--threads``, ``--provider`` and ``--device`` of commands that run a model."""
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the runtime's choice)")
-    parser.add_argument("--provider", action="append", metavar="NAME", help="ONNX Runtime provider: cpu, cuda, tensorrt …; repeat for fallbacks")
+    parser.add_argument(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="ONNX Runtime provider: cpu, cuda, tensorrt …; repeat for fallbacks",
+    )
     parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda …")
 
 
-def open_from(args: argparse.Namespace, model: str | None = None) -> Any:
+def open_from(args: argparse.Namespace, model: str | None = None) -> Runtime:
     """Open ``args.model`` (or ``model``) with the options above."""
     from edge_deeplab.runtimes import open_model
 

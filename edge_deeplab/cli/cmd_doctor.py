@@ -23,7 +23,10 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.version import __version__
     from edge_deeplab.zoo import shipped
 
-    print(f"edge-deeplab {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}, numpy {np.__version__}, OpenCV {cv2.__version__}")
+    print(
+        f"edge-deeplab {__version__}, Python {platform.python_version()} on {platform.system()} "
+        f"{platform.machine()}, numpy {np.__version__}, OpenCV {cv2.__version__}"
+    )
     print("\nRuntimes")
     for name, runtime in runtimes().items():
         label = f"  {name:14} {' '.join(runtime.suffixes):14}"
@@ -32,7 +35,15 @@ def _run(args: argparse.Namespace) -> int:
         except MissingExtra as error:
             print(f"{label} missing: {error}")
             continue
-        sample = next((path for files in shipped().values() for suffix, path in files.items() if suffix in runtime.suffixes), None)
+        sample = next(
+            (
+                path
+                for files in shipped().values()
+                for suffix, path in files.items()
+                if suffix in runtime.suffixes
+            ),
+            None,
+        )
         if sample is None:
             print(f"{label} installed ({versions}), no shipped model to try it on")
             continue
@@ -43,7 +54,11 @@ def _run(args: argparse.Namespace) -> int:
     print("\nExport targets")
     for name, target in targets().items():
         missing = _missing(target.extra)
-        state = "ready" if not missing else f"missing {', '.join(missing)}; cure: pip install 'edge-deeplab[{target.extra}]'"
+        state = (
+            "ready"
+            if not missing
+            else f"missing {', '.join(missing)}; cure: pip install 'edge-deeplab[{target.extra}]'"
+        )
         print(f"  {name:14} {target.suffix:14} {state}")
     return 0
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
 
+COLUMNS = ("fg IoU", "mIoU", "per img", "pix acc", "bnd IoU")
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
-    parser.add_argument("--data", required=True, nargs="+", metavar="SPEC", help="KIND:PATH, e.g. folder:data/eg")
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="SPEC", help="KIND:PATH, e.g. folder:data/eg"
+    )
     parser.add_argument("--split", default="val", choices=("train", "val"))
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
     add_runtime_options(parser)
@@ -28,15 +33,17 @@ def _run(args: argparse.Namespace) -> int:
     with open_from(args) as model:
         for split in splits:
             check_classes(model.contract, split)
-        print(f"{'data':18} {'images':>6} {'fg IoU':>7} {'mIoU':>7} {'per img':>7} {'pix acc':>7} {'bnd IoU':>7}")
+        print(f"{'data':18} {'images':>6} " + " ".join(f"{title:>7}" for title in COLUMNS))
         for split in splits:
-            scores = evaluate(
-                lambda frame: model.segment(frame).labels, split,
-                progress=lambda items, split=split: bar(items, desc=split.name, unit="picture"),
-            )
+            progress = partial(bar, desc=split.name, unit="picture")
+            scores = evaluate(lambda frame: model.segment(frame).labels, split, progress=progress)
             record = as_record(scores, split)
             records.append(record)
-            edge = scores.boundary_iou[1] if model.contract.binary else sum(scores.boundary_iou) / len(scores.boundary_iou)
+            edge = (
+                scores.boundary_iou[1]
+                if model.contract.binary
+                else sum(scores.boundary_iou) / len(scores.boundary_iou)
+            )
             print(
                 f"{split.name:18} {scores.images:6d} {scores.foreground_iou:7.4f} {scores.miou:7.4f} "
                 f"{scores.image_iou:7.4f} {scores.pixel_accuracy:7.4f} {edge:7.4f}"
@@ -45,7 +52,17 @@ def _run(args: argparse.Namespace) -> int:
                 for name, value in record["iou"].items():
                     print(f"  {name:20} {value:.4f}")
         if args.json:
-            write_text(args.json, json.dumps({"model": args.model, "contract": json.loads(model.contract.to_json()), "results": records}, indent=2))
+            write_text(
+                args.json,
+                json.dumps(
+                    {
+                        "model": args.model,
+                        "contract": json.loads(model.contract.to_json()),
+                        "results": records,
+                    },
+                    indent=2,
+                ),
+            )
     return 0
 
 

@@ -12,21 +12,47 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     from edge_deeplab.export.base import targets
 
     known = targets()
-    parser.add_argument("model", metavar="MODEL", nargs="?", default="portrait", help="a shipped name or a checkpoint (default: portrait)")
-    parser.add_argument("--target", required=True, choices=list(known), help="; ".join(f"{n}: {t.help}" for n, t in known.items()))
-    parser.add_argument("--output", metavar="PATH", help="the artefact (default: NAME and the target's suffix, here)")
     parser.add_argument(
-        "--head", default="logits", choices=("logits", "logits-full", "classmap", "probability"),
-        help="what the output holds: logits at low resolution (default, fastest), at input size, class ids, or probability",
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default="portrait",
+        help="a shipped name or a checkpoint (default: portrait)",
+    )
+    parser.add_argument(
+        "--target",
+        required=True,
+        choices=list(known),
+        help="; ".join(f"{n}: {t.help}" for n, t in known.items()),
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="the artefact (default: NAME and the target's suffix, here)"
+    )
+    parser.add_argument(
+        "--head",
+        default="logits",
+        choices=("logits", "logits-full", "classmap", "probability"),
+        help="what the output holds: logits at low resolution (default, fastest) or at input size, "
+        "class ids, or probability",
     )
     parser.add_argument("--size", type=size, metavar="HxW", help="input size (default: the model's own)")
-    parser.add_argument("--dynamic", action="append", choices=("batch", "size"), default=[], help="axes that may change at run time; repeat for both")
+    parser.add_argument(
+        "--dynamic",
+        action="append",
+        choices=("batch", "size"),
+        default=[],
+        help="axes that may change at run time; repeat for both",
+    )
     parser.add_argument("--fp16", action="store_true", help="16-bit weights, where the target has them")
     parser.add_argument("--opset", type=positive, default=18, help="ONNX opset, at least 17 (default 18)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--data", metavar="SPEC", help="verify on labelled pictures (their val split): KIND:PATH")
+    where.add_argument(
+        "--data", metavar="SPEC", help="verify on labelled pictures (their val split): KIND:PATH"
+    )
     where.add_argument("--pictures", metavar="DIR", help="verify on a folder of pictures")
-    parser.add_argument("--count", type=positive, default=100, help="at most this many pictures (default 100)")
+    parser.add_argument(
+        "--count", type=positive, default=100, help="at most this many pictures (default 100)"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -49,12 +75,21 @@ def _run(args: argparse.Namespace) -> int:
     elif args.pictures:
         samples, source = verify.folder_pictures(Path(args.pictures), args.count), args.pictures
     options = Options(
-        head=args.head, size=args.size, dynamic=tuple(args.dynamic), precision="fp16" if args.fp16 else "fp32", opset=args.opset
+        head=args.head,
+        size=args.size,
+        dynamic=tuple(args.dynamic),
+        precision="fp16" if args.fp16 else "fp32",
+        opset=args.opset,
     )
     print(f"exporting {args.model} to {args.target}: trace, simplify, verify", file=sys.stderr)
     try:
         report = export_model(
-            args.model, args.target, output, options, samples=samples, source=source,
+            args.model,
+            args.target,
+            output,
+            options,
+            samples=samples,
+            source=source,
             progress=lambda items: bar(items, desc="verifying", unit="picture"),
         )
     except VerificationError as error:

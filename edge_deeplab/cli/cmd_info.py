@@ -27,11 +27,13 @@ def _run(args: argparse.Namespace) -> int:
         print(contract.to_json(indent=2))
         return 0
     title = next(r.title for r in runtimes().values() if path.suffix in r.suffixes)
-    tensor = f"{contract.dtype} {contract.layout}, (pixel - {_short(contract.mean)}) / {_short(contract.std)}, {contract.channels}"
+    tensor = f"{contract.dtype} {contract.layout} {contract.channels}"
+    if contract.dtype != "uint8":
+        tensor += f", (pixel - {_short(contract.mean)}) / {_short(contract.std)}"
     rows = {
         "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB, runs in {title}",
         "model": f"{contract.name}, variant {contract.variant}, {contract.precision}",
-        "input": f"{contract.height}x{contract.width}, {contract.resize}, {tensor}" if contract.dtype != "uint8" else f"{contract.height}x{contract.width}, {contract.resize}, uint8 {contract.layout} {contract.channels}",
+        "input": f"{contract.height}x{contract.width}, {contract.resize}, {tensor}",
         "dynamic": ", ".join(contract.dynamic) or "nothing, fixed size",
         "output": f"{contract.head} at stride {contract.head_stride}, {len(contract.classes)} classes"
         + (f", foreground from {contract.threshold:g}" if contract.binary else ""),

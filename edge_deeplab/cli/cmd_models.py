@@ -19,7 +19,9 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.zoo import checkpoint_contract, shipped
 
     contracts = {
-        name: checkpoint_contract(files[".safetensors"]) for name, files in shipped().items() if ".safetensors" in files
+        name: checkpoint_contract(files[".safetensors"])
+        for name, files in shipped().items()
+        if ".safetensors" in files
     }
     if args.json:
         record = {
@@ -30,14 +32,19 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     print("Shipped models")
     for name, contract in contracts.items():
-        variant = VARIANTS[contract.variant]
-        print(f"  {name:16} {contract.variant}, input {contract.height}x{contract.width}, {variant.macs_256 / 1e9:.2f} B multiply-adds, {len(contract.classes)} classes")
+        print(
+            f"  {name:16} {contract.variant}, input {contract.height}x{contract.width}, "
+            f"{len(contract.classes)} classes"
+        )
         print(f"  {'':16} {', '.join(f'{k} {v:.4f}' for k, v in contract.metrics.items())}")
         print(f"  {'':16} {contract.provenance.license}")
     print("\nVariants               params   multiply-adds")
     print("                        (21 cl.)  513x513, 21 cl.   256x256, 1 logit")
     for name, variant in VARIANTS.items():
-        print(f"  {name:16} {variant.params / 1e6:10.2f} M {variant.macs_513 / 1e9:11.2f} B {variant.macs_256 / 1e9:14.2f} B   {variant.reason}")
+        print(
+            f"  {name:16} {variant.params / 1e6:10.2f} M {variant.macs_513 / 1e9:11.2f} B "
+            f"{variant.macs_256 / 1e9:14.2f} B   {variant.reason}"
+        )
     return 0
 
 

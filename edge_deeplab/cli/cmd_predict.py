@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
@@ -11,9 +12,13 @@ from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="pictures, or folders of pictures")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results, made if missing")
     parser.add_argument(
-        "--save", choices=("mask", "alpha", "overlay", "cutout"), action="append",
+        "--output", required=True, metavar="DIR", help="folder for the results, made if missing"
+    )
+    parser.add_argument(
+        "--save",
+        choices=("mask", "alpha", "overlay", "cutout"),
+        action="append",
         help="mask: NAME.png, uint8 class ids (default); alpha: NAME-alpha.png; overlay: NAME-overlay.jpg; "
         "cutout: NAME-cutout.png with transparency; repeat for several",
     )
@@ -21,8 +26,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from edge_deeplab.imaging import read_image, write_image
 
     kinds = args.save or ["mask"]
@@ -49,14 +52,15 @@ def _run(args: argparse.Namespace) -> int:
                     write_image(output / f"{path.stem}-cutout.png", result.cutout(frame))
     middle = sorted(times)[len(times) // 2]
     plural = "" if len(pictures) == 1 else "s"
-    print(f"{len(pictures)} picture{plural} segmented into {output} ({', '.join(kinds)}), median {middle:.1f} ms a picture")
+    print(
+        f"{len(pictures)} picture{plural} segmented into {output} ({', '.join(kinds)}), "
+        f"median {middle:.1f} ms a picture"
+    )
     return 0
 
 
-def _pictures(sources: list[str]):  # type: ignore[no-untyped-def]
+def _pictures(sources: list[str]) -> list[Path]:
     """Files as they are, folders by their pictures; two that would write the same result are refused."""
-    from pathlib import Path
-
     from edge_deeplab.errors import UserError, because
     from edge_deeplab.imaging import IMAGE_SUFFIXES
 
@@ -75,7 +79,9 @@ def _pictures(sources: list[str]):  # type: ignore[no-untyped-def]
     by_name: dict[str, Path] = {}
     for path in found:
         if path.stem in by_name:
-            raise UserError(f"{by_name[path.stem]} and {path} would both become {path.stem}.png; run them apart")
+            raise UserError(
+                f"{by_name[path.stem]} and {path} would both become {path.stem}.png; run them apart"
+            )
         by_name[path.stem] = path
     return found
 

@@ -24,8 +24,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, type=size, default=field.default, metavar="HxW", help=words)
         else:
             kind = type(field.default)
-            parser.add_argument(flag, type=kind, default=field.default, metavar=kind.__name__.upper(), help=f"{words} (default: {field.default})")
-    parser.add_argument("--output", default="runs/model", metavar="DIR", help="folder of the run (default: runs/model)")
+            parser.add_argument(
+                flag,
+                type=kind,
+                default=field.default,
+                metavar=kind.__name__.upper(),
+                help=f"{words} (default: {field.default})",
+            )
+    parser.add_argument(
+        "--output", default="runs/model", metavar="DIR", help="folder of the run (default: runs/model)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --output was")
 
 

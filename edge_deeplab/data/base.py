@@ -58,7 +58,8 @@ class Split:
         highest = int(mask[mask != IGNORE].max(initial=0))
         if highest >= len(self.classes):
             raise UserError(
-                f"{pair.mask} holds class id {highest}, but there are only ids 0 to {len(self.classes) - 1} (255 = ignore)"
+                f"{pair.mask} holds class id {highest}, but there are only ids 0 to "
+                f"{len(self.classes) - 1} (255 = ignore)"
             )
         return image, mask
 

@@ -20,7 +20,8 @@ def _pictures(folder: Path) -> dict[str, Path]:
         files = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(
-            f"cannot read {folder}: {because(error)}; a folder data set is PATH/{{train,val}}/{{images,masks}}"
+            f"cannot read {folder}: {because(error)}; "
+            "a folder data set is PATH/{train,val}/{images,masks}"
         ) from error
     found: dict[str, Path] = {}
     for file in files:
@@ -50,7 +51,9 @@ def _open(path: Path, split: str) -> Split:
         if missing:
             name = min(missing)
             present = (images if where == "mask" else masks)[name]
-            raise UserError(f"{present} has no {where} of the same name ({len(missing)} such in {path / split})")
+            raise UserError(
+                f"{present} has no {where} of the same name ({len(missing)} such in {path / split})"
+            )
     pairs = tuple(Pair(image, masks[stem]) for stem, image in images.items())
     return Split(f"{path.resolve().name}/{split}", pairs, _classes(path))
 

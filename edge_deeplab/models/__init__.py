@@ -1,0 +1,1 @@
+"""The network in PyTorch: MobileNetV2, ASPP, decoder, named variants, checkpoints."""

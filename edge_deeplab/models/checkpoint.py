@@ -41,7 +41,9 @@ def save_checkpoint(
     with needs("train"):
         from safetensors.torch import save_file
 
-    tensors = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    tensors = {
+        name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")
+    }
     if half:
         tensors = {name: value.half() for name, value in tensors.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -68,10 +70,14 @@ def load_checkpoint(path: str | Path, *, variant: str | None = None) -> tuple[De
     """
     tensors, metadata = read_safetensors(path)
     if METADATA_KEY not in metadata or ARCHITECTURE_KEY not in metadata:
-        raise UserError(f"{path} is a safetensors file, but not one of edge-deeplab's (no input contract inside)")
+        raise UserError(
+            f"{path} is a safetensors file, but not one of edge-deeplab's (no input contract inside)"
+        )
     contract = InputContract.from_json(metadata[METADATA_KEY], source=str(path))
     if variant is not None and variant != contract.variant:
-        raise UserError(f"{path} is a {contract.variant} model, not {variant}; use --variant {contract.variant}")
+        raise UserError(
+            f"{path} is a {contract.variant} model, not {variant}; use --variant {contract.variant}"
+        )
     if fingerprint(tensors) != contract.provenance.weights_sha256:
         raise UserError(f"{path}: the weights are not those its contract was written for (hash differs)")
     try:
@@ -86,7 +92,9 @@ def load_checkpoint(path: str | Path, *, variant: str | None = None) -> tuple[De
 
 def load_tensors(model: DeepLabV3Plus, tensors: Mapping[str, Tensor]) -> None:
     """Load a state dict without batch norm's step counters, which nothing here uses."""
-    counters = {name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")}
+    counters = {
+        name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")
+    }
     model.load_state_dict({**tensors, **counters})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,8 @@ class ASPP(nn.Module):
         super().__init__()
         self.pointwise = ConvBNAct(in_channels, channels)
         self.atrous = nn.ModuleList(
-            SeparableConv(in_channels, channels, dilation=rate) for rate in (self.RATES_AT_16 if atrous else ())
+            SeparableConv(in_channels, channels, dilation=rate)
+            for rate in (self.RATES_AT_16 if atrous else ())
         )
         self.pooling = ConvBNAct(in_channels, channels)
         self.project = ConvBNAct(channels * (2 + len(self.atrous)), channels)
@@ -47,11 +50,13 @@ class ASPP(nn.Module):
 class Decoder(nn.Module):
     """Joins the pyramid (N, C, h, w) with stride-4 features -> (N, channels, H/4, W/4)."""
 
-    def __init__(self, in_channels: int, low_level_in: int, low_level: int, channels: tuple[int, ...]) -> None:
+    def __init__(
+        self, in_channels: int, low_level_in: int, low_level: int, channels: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.low_level = ConvBNAct(low_level_in, low_level)
         widths = (in_channels + low_level, *channels)
-        self.refine = nn.Sequential(*(SeparableConv(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.refine = nn.Sequential(*(SeparableConv(a, b) for a, b in pairwise(widths)))
 
     def forward(self, x: Tensor, low_level: Tensor) -> Tensor:
         low_level = self.low_level(low_level)
@@ -77,15 +82,19 @@ class DeepLabV3Plus(nn.Module):
         self.outputs = outputs
         self.backbone = MobileNetV2(architecture.width, architecture.output_stride, architecture.padding)
         self.aspp = ASPP(
-            self.backbone.out_channels, architecture.aspp_channels,
-            atrous=architecture.atrous, dropout=architecture.dropout,
+            self.backbone.out_channels,
+            architecture.aspp_channels,
+            atrous=architecture.atrous,
+            dropout=architecture.dropout,
         )
         channels = architecture.aspp_channels
         self.decoder: Decoder | None = None
         if architecture.decoder_channels:
             self.decoder = Decoder(
-                channels, self.backbone.low_level_channels,
-                architecture.low_level_channels, architecture.decoder_channels,
+                channels,
+                self.backbone.low_level_channels,
+                architecture.low_level_channels,
+                architecture.decoder_channels,
             )
             channels = architecture.decoder_channels[-1]
         self.classifier = nn.Conv2d(channels, outputs, 1)

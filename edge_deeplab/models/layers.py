@@ -51,17 +51,20 @@ class Conv2d(nn.Conv2d):
         reach = dilation * (self.kernel_size[0] // 2)
         self.padding = (reach, reach)
 
-    def forward(self, input: Tensor) -> Tensor:
-        x, padding = input, self.padding
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
         if self.same and self.stride[0] == 2 and self.kernel_size[0] > 1:
             height, width = x.shape[-2:]
             x, padding = F.pad(x, (width % 2, 1, height % 2, 1)), (0, 0)
-        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad:
-            if torch.is_autocast_enabled("cpu"):
-                dtype = torch.get_autocast_dtype("cpu")
-                return _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, padding, self.dilation)  # type: ignore[no-any-return, no-untyped-call]
-            return _Depthwise.apply(x, self.weight, self.stride, padding, self.dilation)  # type: ignore[no-any-return, no-untyped-call]
-        return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        trains = torch.is_grad_enabled() and self.weight.requires_grad
+        if self.groups == 1 or x.device.type != "cpu" or not trains:
+            return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        weight: Tensor = self.weight
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(dtype), weight.to(dtype)
+        y: Tensor = _Depthwise.apply(x, weight, self.stride, padding, self.dilation)
+        return y
 
 
 class _Depthwise(torch.autograd.Function):
@@ -81,16 +84,20 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         stride, padding, dilation = ctx.geometry
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
         rate = dilation[0]
+        grad_x: Tensor | None
+        grad_w: Tensor | None
         if stride[0] == 1 and 2 * rate >= min(x.shape[2:]):
             grad_x, grad_w = _shifted(grad, x, weight, rate)
         elif stride[0] == 1 and rate > 1:
-            grad_x, grad_w = _backward(_space_to_batch(grad, rate), _space_to_batch(x, rate), weight, (1, 1), (1, 1), wanted)
+            grad_x, grad_w = _backward(
+                _space_to_batch(grad, rate), _space_to_batch(x, rate), weight, (1, 1), (1, 1), wanted
+            )
             grad_x = None if grad_x is None else _batch_to_space(grad_x, rate, x.shape)
         elif stride[0] > 1 and x.dtype in (torch.bfloat16, torch.float16):
             grad_x, grad_w = _backward(grad.float(), x.float(), weight.float(), stride, padding, wanted)
@@ -101,7 +108,9 @@ class _Depthwise(torch.autograd.Function):
         return grad_x, grad_w, None, None, None
 
 
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None]:
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, wanted: list[bool]
+) -> tuple[Tensor | None, Tensor | None]:
     grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), x.shape[1], wanted
     )
@@ -160,7 +169,15 @@ class ConvBNAct(nn.Sequential):
         momentum: float = 0.1,
     ) -> None:
         layers: list[nn.Module] = [
-            Conv2d(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups, padding=padding),
+            Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                dilation=dilation,
+                groups=groups,
+                padding=padding,
+            ),
             nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),
         ]
         if activation is not None:

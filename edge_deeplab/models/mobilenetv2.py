@@ -7,6 +7,7 @@ the last 1280-channel convolution and the classifier; dilation as in DeepLabv3, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -68,10 +69,12 @@ def strides_and_rates(output_stride: int) -> list[tuple[int, int]]:
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1 (linear), with a shortcut where shapes agree."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, padding: Padding) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, padding: Padding
+    ) -> None:
         super().__init__()
         hidden = in_channels * expansion
-        norm = {"eps": BN_EPS, "momentum": BN_MOMENTUM}
+        norm: dict[str, Any] = {"eps": BN_EPS, "momentum": BN_MOMENTUM}
         self.expand = (
             ConvBNAct(in_channels, hidden, activation=nn.ReLU6, **norm) if expansion > 1 else nn.Identity()
         )

@@ -15,6 +15,7 @@ from edge_deeplab.files import read_bytes
 from edge_deeplab.models.checkpoint import load_tensors, read_safetensors
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.mobilenetv2 import MobileNetV2
+from edge_deeplab.zoo import find, shipped
 
 TORCHVISION = "torchvision"
 """``--init torchvision`` downloads the ImageNet weights; any other value is a file."""
@@ -26,7 +27,7 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
     Args:
         model: Changed in place.
         source: ``torchvision``, a ``.npz`` of TF-Slim convolutions with batch norm folded in, a
-            torchvision ``.pth`` state dict, or one of our ``.safetensors`` checkpoints.
+            torchvision ``.pth`` state dict, one of our ``.safetensors`` checkpoints or a shipped model.
         images: (N, 3, H, W) scaled real pictures; needed to give folded weights a batch norm again.
 
     Returns:
@@ -35,6 +36,8 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
     Raises:
         UserError: Unreadable, of an unknown kind, or for another width.
     """
+    if source in shipped():
+        source = str(find(source, prefer=(".safetensors",)))
     if source == TORCHVISION:
         return _from_torchvision(model, _download_torchvision())
     suffix = Path(source).suffix
@@ -44,7 +47,7 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
         read_bytes(source)
         try:
             state = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - torch raises anything from EOFError to UnpicklingError
+        except Exception as error:
             raise UserError(f"{source} is damaged or no plain state dict: {type(error).__name__}") from error
         return _from_torchvision(model, state)
     if suffix == ".safetensors":
@@ -67,7 +70,13 @@ def _download_torchvision() -> dict[str, Tensor]:
 
 def _from_torchvision(model: DeepLabV3Plus, state: Mapping[str, Tensor]) -> str:
     """torchvision counts the stem as features.0 and block k as features.k, layers in our order."""
-    source = [v for k, v in state.items() if k.startswith("features.") and not k.startswith("features.18.") and not k.endswith("num_batches_tracked")]
+    source = [
+        v
+        for k, v in state.items()
+        if k.startswith("features.")
+        and not k.startswith("features.18.")
+        and not k.endswith("num_batches_tracked")
+    ]
     target = {k: v for k, v in model.backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
     shapes = [tuple(v.shape) for v in target.values()]
     if [tuple(v.shape) for v in source] != shapes:
@@ -80,7 +89,9 @@ def _from_checkpoint(model: DeepLabV3Plus, path: str) -> str:
     tensors, _ = read_safetensors(path)
     tensors = {k: v.float() for k, v in tensors.items()}
     own = model.state_dict()
-    head = [k for k in tensors if k.startswith("classifier.") and k in own and own[k].shape != tensors[k].shape]
+    head = [
+        k for k in tensors if k.startswith("classifier.") and k in own and own[k].shape != tensors[k].shape
+    ]
     for name in head:  # another number of classes: the last layer starts anew
         tensors[name] = own[name]
     try:
@@ -116,11 +127,15 @@ def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
     weights = [v for k, v in sorted(arrays.items()) if k.endswith("|weight")]
     biases = [v for k, v in sorted(arrays.items()) if k.endswith("|bias")]
     units = list(_units(model.backbone))
-    fits = len(weights) >= len(units) and len(biases) >= len(units) and all(
-        tuple(w.shape) == tuple(c.weight.shape) for (c, _), w in zip(units, weights, strict=False)
+    fits = (
+        len(weights) >= len(units)
+        and len(biases) >= len(units)
+        and all(tuple(w.shape) == tuple(c.weight.shape) for (c, _), w in zip(units, weights, strict=False))
     )
     if not fits:
-        raise UserError(f"{path} does not hold a MobileNetV2 of this variant's width (51 convolutions, in order)")
+        raise UserError(
+            f"{path} does not hold a MobileNetV2 of this variant's width (51 convolutions, in order)"
+        )
     hooks = []
     for (convolution, norm), weight, bias in zip(units, weights, biases, strict=False):
         convolution.weight.data.copy_(torch.from_numpy(weight))

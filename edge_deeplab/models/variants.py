@@ -56,22 +56,32 @@ VARIANTS: dict[str, Variant] = {
     "v3plus": Variant(
         Architecture(),
         "DeepLabv3+ (Chen et al. 2018) on MobileNetV2, 24-channel low-level tap",
-        2_720_000, 5.80e9, 1.38e9,
+        2_720_000,
+        5.80e9,
+        1.38e9,
     ),
     "v3": Variant(
         Architecture(atrous=False, low_level_channels=0, decoder_channels=()),
         "Google's mobile model (Sandler et al. 2018, table 7): 1x1 and image pooling, no decoder",
-        2_110_000, 2.74e9, 0.65e9,
+        2_110_000,
+        2.74e9,
+        0.65e9,
     ),
     "lite": Variant(
         Architecture(aspp_channels=128, low_level_channels=32, decoder_channels=(128,)),
         "v3plus with half the head: the pyramid costs more than it gives on small inputs",
-        2_140_000, 3.20e9, 0.75e9,
+        2_140_000,
+        3.20e9,
+        0.75e9,
     ),
     "nano": Variant(
-        Architecture(width=0.5, aspp_channels=128, atrous=False, low_level_channels=16, decoder_channels=(64,)),
+        Architecture(
+            width=0.5, aspp_channels=128, atrous=False, low_level_channels=16, decoder_channels=(64,)
+        ),
         "half the width, no atrous branches, a 64-channel decoder: for phones' little cores",
-        567_000, 0.98e9, 0.23e9,
+        567_000,
+        0.98e9,
+        0.23e9,
     ),
 }
 

@@ -69,7 +69,9 @@ class Warp(v2.Transform):
         stretch = np.array([[out_w / width, 0, 0], [0, out_h / height, 0], [0, 0, 1]])
         cos, sin = math.cos(angle), math.sin(angle)
         to_center = np.array([[1, 0, -out_w / 2], [0, 1, -out_h / 2], [0, 0, 1]])
-        turn = np.array([[sx * cos, -sy * sin, out_w / 2 + tx], [sx * sin, sy * cos, out_h / 2 + ty], [0, 0, 1]])
+        turn = np.array(
+            [[sx * cos, -sy * sin, out_w / 2 + tx], [sx * sin, sy * cos, out_h / 2 + ty], [0, 0, 1]]
+        )
         # Pixel centres lie at half-integers: shift before and after.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         matrix = np.linalg.inv(half) @ turn @ to_center @ stretch @ half
@@ -82,10 +84,24 @@ class Warp(v2.Transform):
         size = (self.size[1], self.size[0])
         border = cv2.BORDER_CONSTANT if params["flat"] else cv2.BORDER_REFLECT_101
         if isinstance(inpt, tv_tensors.Mask):
-            label = cv2.warpAffine(inpt.numpy(), params["matrix"], size, flags=cv2.INTER_NEAREST, borderMode=border, borderValue=0)  # type: ignore[call-overload]
+            label = cv2.warpAffine(
+                inpt.numpy(),
+                params["matrix"],
+                size,
+                flags=cv2.INTER_NEAREST,
+                borderMode=border,
+                borderValue=0,
+            )
             return tv_tensors.Mask(torch.from_numpy(label))
         pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
-        pixels = cv2.warpAffine(pixels, params["matrix"], size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=params["color"])
+        pixels = cv2.warpAffine(
+            pixels,
+            params["matrix"],
+            size,
+            flags=cv2.INTER_LINEAR,
+            borderMode=border,
+            borderValue=params["color"],
+        )
         return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
@@ -150,13 +166,17 @@ def plain_background(image: Tensor, label: Tensor) -> Tensor:
     """Replace what is not a person by a smooth gradient with some grain, as a wall or a studio has."""
     _, height, width = image.shape
     corners = torch.rand(1, 3, 2, 2) * 255
-    wall = torch.nn.functional.interpolate(corners, size=(height, width), mode="bilinear", align_corners=True)[0]
+    wall = torch.nn.functional.interpolate(
+        corners, size=(height, width), mode="bilinear", align_corners=True
+    )[0]
     wall = (wall + torch.randn(3, height, width) * uniform(0, 6)).clamp(0, 255)
     alpha = torch.from_numpy(cv2.GaussianBlur((label == 1).numpy().astype(np.float32), (3, 3), 0))
     return (image * alpha + wall * (1 - alpha)).round().to(torch.uint8)
 
 
-def contour_band(label: np.ndarray[Any, np.dtype[np.uint8]], width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def contour_band(
+    label: np.ndarray[Any, np.dtype[np.uint8]], width: int
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """1 within a band of ``width`` pixels centred on the contours of a label map (H, W), else 0."""
     known = np.where(label == IGNORE, 0, label).astype(np.uint8)
     kernel = np.ones((width, width), np.uint8)

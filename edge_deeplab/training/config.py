@@ -13,7 +13,8 @@ class TrainConfig:
         data: Data sets, ``KIND:PATH`` each; their train splits are mixed, their val splits scored apart.
         name: Name of the model, for its contract.
         variant: Architecture, a name from `edge-deeplab models`.
-        init: Starting weights: torchvision, or a .npz, .pth or .safetensors file; empty: random.
+        init: Starting weights: torchvision, a shipped model, or a .npz, .pth or .safetensors file; empty:
+            random.
         size: Input height and width in pixels.
         epochs: Passes over the mixed train splits.
         batch: Pictures per step.

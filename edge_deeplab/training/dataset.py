@@ -62,7 +62,9 @@ class Samples(Dataset[dict[str, Tensor]]):
         split, position = self.places[index]
         image, label = self.splits[split].read(position)
         rgb: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-        return tv_tensors.Image(torch.from_numpy(rgb).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(label))
+        return tv_tensors.Image(torch.from_numpy(rgb).permute(2, 0, 1)), tv_tensors.Mask(
+            torch.from_numpy(label)
+        )
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         epoch, index = key
@@ -83,7 +85,11 @@ class Samples(Dataset[dict[str, Tensor]]):
                     image = plain_background(image, label)
             image, label = self.photometric(tv_tensors.Image(image), tv_tensors.Mask(label))
             band = torch.from_numpy(contour_band(label.numpy(), c.boundary_width))
-        return {"image": image.as_subclass(Tensor).contiguous(), "label": label.as_subclass(Tensor).contiguous(), "band": band}
+        return {
+            "image": image.as_subclass(Tensor).contiguous(),
+            "label": label.as_subclass(Tensor).contiguous(),
+            "band": band,
+        }
 
 
 class Batches(Sampler[list[Key]]):
@@ -102,7 +108,11 @@ class Batches(Sampler[list[Key]]):
         for step in range(self.start, self.total):
             epoch, place = divmod(step, per_epoch)
             if epoch != drawn:
-                order = np.random.default_rng(mixed_seed(self.config.seed, epoch)).permutation(self.samples).tolist()
+                order = (
+                    np.random.default_rng(mixed_seed(self.config.seed, epoch))
+                    .permutation(self.samples)
+                    .tolist()
+                )
                 drawn = epoch
             yield [(epoch, index) for index in order[place * batch : (place + 1) * batch]]
 

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from edge_deeplab import imaging
-from edge_deeplab.data import Split, open_split
+from edge_deeplab.data import open_split
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.evaluation import as_record, evaluate
 from edge_deeplab.files import read_bytes, whole_file, write_text
@@ -89,13 +89,21 @@ class Trainer:
         self.samples = Samples(self.train_splits, config)
         per_epoch = len(self.samples) // config.batch
         if not per_epoch:
-            raise UserError(f"{len(self.samples)} pictures do not fill one batch of {config.batch}; lower --batch")
+            raise UserError(
+                f"{len(self.samples)} pictures do not fill one batch of {config.batch}; lower --batch"
+            )
         self.per_epoch, self.total = per_epoch, per_epoch * config.epochs
         self.contract = InputContract(
-            name=config.name, variant=config.variant, height=config.size[0], width=config.size[1], classes=classes,
+            name=config.name,
+            variant=config.variant,
+            height=config.size[0],
+            width=config.size[1],
+            classes=classes,
             provenance=Provenance(
                 data=tuple(f"{s.name} ({len(s)} pictures)" for s in self.train_splits),
-                license=config.license, commit=git_commit(), date=datetime.date.today().isoformat(),
+                license=config.license,
+                commit=git_commit(),
+                date=datetime.date.today().isoformat(),
             ),
         )
         torch.manual_seed(config.seed)
@@ -109,18 +117,25 @@ class Trainer:
             raise UserError(f"nothing to resume in {output}: it does not exist; start without --resume")
         else:
             if not resume and state.exists():
-                raise UserError(f"{output} holds a run already; continue it with --resume or choose another --output")
+                raise UserError(
+                    f"{output} holds a run already; continue it with --resume or choose another --output"
+                )
             if config.init:
                 print(initialise(self.model, config.init, self._first_images(32)))
             self._build()
 
     def _build(self) -> None:
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.config), lr=self.config.lr, foreach=True)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, self.config), lr=self.config.lr, foreach=True
+        )
 
     def _first_images(self, count: int) -> Tensor:
-        frames = (self.samples.splits[s].read(i)[0] for s, i in self.samples.places[:: max(1, len(self.samples) // count)][:count])
+        frames = (
+            self.samples.splits[s].read(i)[0]
+            for s, i in self.samples.places[:: max(1, len(self.samples) // count)][:count]
+        )
         return torch.cat([torch.from_numpy(imaging.preprocess(frame, self.contract)) for frame in frames])
 
     # -- one run ---------------------------------------------------------------------------------
@@ -166,7 +181,9 @@ class Trainer:
         image = self._scaled(batch["image"].to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = self.model(image)
-        loss = segmentation_loss(logits, batch["label"].to(self.device), batch["band"].to(self.device), config)
+        loss = segmentation_loss(
+            logits, batch["label"].to(self.device), batch["band"].to(self.device), config
+        )
         value = loss.item()
         if not math.isfinite(value):
             raise UserError(
@@ -181,7 +198,10 @@ class Trainer:
 
     def _scaled(self, image: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float, as :func:`edge_deeplab.imaging.pack` does for one frame."""
-        mean, std = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (self.contract.mean, self.contract.std))
+        mean, std = (
+            torch.tensor(v, device=image.device).view(1, 3, 1, 1)
+            for v in (self.contract.mean, self.contract.std)
+        )
         return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -200,7 +220,7 @@ class Trainer:
             metrics[f"{split.name} iou"] = scores.foreground_iou
             board.add_scalar(f"val/{split.name}", scores.foreground_iou, self.step)
             self._log({"step": self.step, **as_record(scores, split)})
-        board.add_image("val/samples", self._samples(runtime), self.step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        board.add_image("val/samples", self._samples(runtime), self.step, dataformats="HWC")
         mean = sum(metrics.values()) / len(metrics)
         tqdm.write(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
         if mean > self.best:
@@ -215,7 +235,7 @@ class Trainer:
                 frame, _ = split.read(index)
                 shown = imaging.overlay(frame, runtime.segment(frame).labels, self.contract)
                 tiles.append(cv2.resize(shown, (240, 320)))
-        sheet = np.hstack(tiles)
+        sheet: imaging.Frame = np.hstack(tiles).astype(np.uint8)
         imaging.write_image(self.output / "samples" / f"{self.step:06d}.jpg", sheet)
         return cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)
 
@@ -229,7 +249,9 @@ class Trainer:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
         header = {
-            "step": str(self.step), "best": repr(self.best), "config": json.dumps(dataclasses.asdict(self.config)),
+            "step": str(self.step),
+            "best": repr(self.best),
+            "config": json.dumps(dataclasses.asdict(self.config)),
             "contract": self.contract.to_json(),
         }
         with whole_file(self.output / STATE) as temporary:
@@ -242,9 +264,9 @@ class Trainer:
             now = json.loads(json.dumps(dataclasses.asdict(self.config)))
             changed = [k for k in now if now[k] != then.get(k) and k not in RESUMABLE]
             if changed:
+                settings = ", ".join(f"{k} {then.get(k)!r}" for k in changed)
                 raise UserError(
-                    f"{path} was trained with other settings ({', '.join(f'{k} {then.get(k)!r}' for k in changed)}); "
-                    "give the same ones to resume"
+                    f"{path} was trained with other settings ({settings}); give the same ones to resume"
                 )
             self.step, self.best = int(header["step"]), float(header["best"])
             self.contract = InputContract.from_json(header["contract"], source=str(path))
@@ -255,7 +277,9 @@ class Trainer:
             for name, value in _under(tensors, "optimizer.").items():
                 index, _, key = name.partition(".")
                 states.setdefault(int(index), {})[key] = value
-            self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            self.optimizer.load_state_dict(
+                {"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]}
+            )
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} is no training state of this model: {error}") from error
 
@@ -294,7 +318,14 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def environment() -> dict[str, str]:
     """Versions that a run depends on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__, "machine": platform.machine(), "commit": git_commit()}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "commit": git_commit(),
+    }
 
 
 def git_commit() -> str:

@@ -69,8 +69,13 @@ def _run(args: argparse.Namespace) -> int:
         from edge_deeplab.export import verify
     if args.data:
         from edge_deeplab.data import open_split
+        from edge_deeplab.evaluation import check_classes
+        from edge_deeplab.zoo import checkpoint_contract, find
 
         split = open_split(args.data, "val")
+        path = find(args.model, prefer=(".safetensors",))
+        if path.suffix == ".safetensors":
+            check_classes(checkpoint_contract(path), split)
         samples, source = verify.labelled_pictures(split, args.count), split.name
     elif args.pictures:
         samples, source = verify.folder_pictures(Path(args.pictures), args.count), args.pictures
@@ -81,7 +86,8 @@ def _run(args: argparse.Namespace) -> int:
         precision="fp16" if args.fp16 else "fp32",
         opset=args.opset,
     )
-    print(f"exporting {args.model} to {args.target}: trace, simplify, verify", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(f"exporting {args.model} to {args.target}: trace, simplify, verify", file=sys.stderr)
     try:
         report = export_model(
             args.model,

@@ -8,6 +8,13 @@ from pathlib import Path
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
 
+ENDINGS = {
+    "mask": ".png",
+    "alpha": "-alpha.png",
+    "overlay": "-overlay.jpg",
+    "cutout": "-cutout.png",
+}
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a shipped name, a checkpoint or an artefact")
@@ -17,7 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--save",
-        choices=("mask", "alpha", "overlay", "cutout"),
+        choices=tuple(ENDINGS),
         action="append",
         help="mask: NAME.png, uint8 class ids (default); alpha: NAME-alpha.png; overlay: NAME-overlay.jpg; "
         "cutout: NAME-cutout.png with transparency; repeat for several",
@@ -35,21 +42,22 @@ def _run(args: argparse.Namespace) -> int:
         from edge_deeplab.errors import UserError
 
         raise UserError(f"--output {output} is a file; give a folder")
+    places = _places(pictures, kinds, output)
     times = []
     with open_from(args) as model:
         for path in bar(pictures, unit="picture"):
             frame = read_image(path)
             result = model.segment(frame)
             times.append(result.times.total)
-            for kind in kinds:
+            for kind, place in places[path].items():
                 if kind == "mask":
-                    write_image(output / f"{path.stem}.png", result.labels)
+                    write_image(place, result.labels)
                 elif kind == "alpha":
-                    write_image(output / f"{path.stem}-alpha.png", result.alpha)
+                    write_image(place, result.alpha)
                 elif kind == "overlay":
-                    write_image(output / f"{path.stem}-overlay.jpg", result.overlay(frame))
+                    write_image(place, result.overlay(frame))
                 else:
-                    write_image(output / f"{path.stem}-cutout.png", result.cutout(frame))
+                    write_image(place, result.cutout(frame))
     middle = sorted(times)[len(times) // 2]
     plural = "" if len(pictures) == 1 else "s"
     print(
@@ -60,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _pictures(sources: list[str]) -> list[Path]:
-    """Files as they are, folders by their pictures; two that would write the same result are refused."""
+    """Files as they are, folders by their pictures."""
     from edge_deeplab.errors import UserError, because
     from edge_deeplab.imaging import IMAGE_SUFFIXES
 
@@ -76,14 +84,26 @@ def _pictures(sources: list[str]) -> list[Path]:
         if not inside:
             raise UserError(f"no pictures in {source} ({', '.join(IMAGE_SUFFIXES)})")
         found += inside
-    by_name: dict[str, Path] = {}
-    for path in found:
-        if path.stem in by_name:
-            raise UserError(
-                f"{by_name[path.stem]} and {path} would both become {path.stem}.png; run them apart"
-            )
-        by_name[path.stem] = path
     return found
+
+
+def _places(pictures: list[Path], kinds: list[str], output: Path) -> dict[Path, dict[str, Path]]:
+    """Picture -> kind -> where it goes; nothing may land on another result or on a picture."""
+    from edge_deeplab.errors import UserError
+
+    places: dict[Path, dict[str, Path]] = {}
+    taken: dict[Path, Path] = {}
+    for path in pictures:
+        places[path] = {kind: output / (path.stem + ENDINGS[kind]) for kind in kinds}
+        for place in places[path].values():
+            if place in taken:
+                raise UserError(f"{taken[place]} and {path} would both become {place.name}; run them apart")
+            taken[place] = path
+    results = {place.resolve() for place in taken}
+    for path in pictures:
+        if path.resolve() in results:
+            raise UserError(f"--output {output} would overwrite {path}; give another folder")
+    return places
 
 
 COMMAND = Command("segment pictures into masks, overlays or cut-outs", _arguments, _run)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import sys
 
-TUNABLE = "glibc.malloc.hugetlb=1"
+TUNABLES = {
+    "hugetlb": 1,  # ask for transparent huge pages
+    "mmap_max": 0,  # keep large blocks in the heap …
+    "trim_threshold": 16 << 30,  # … and do not hand them back after every step
+    "top_pad": 256 << 20,
+}
 
 
 def with_huge_pages() -> None:
-    """Start this process again with glibc asking for transparent huge pages, on Linux, once.
+    """Start this process again with an allocator that keeps its memory, on Linux with glibc, once.
 
-    A training step frees and takes hundreds of megabytes; with 4 KiB pages a quarter of the time goes
-    into page faults (0.85 -> 0.64 s a step on two Zen 5 cores, ``benchmarks/training_step.py``). glibc
-    reads the setting before Python runs, hence the restart. Anyone's own GLIBC_TUNABLES are left alone.
+    A training step takes and frees gigabytes. By default glibc hands large blocks back to the system
+    and faults fresh 4 KiB pages in again at the next step; ``benchmarks/training_step.py`` shows what
+    that costs. glibc reads these settings before Python runs, hence the restart. Anyone's own
+    GLIBC_TUNABLES are left alone.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return
-    environment = {**os.environ, "GLIBC_TUNABLES": TUNABLE}
+    tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in TUNABLES.items())
+    environment = {**os.environ, "GLIBC_TUNABLES": tunables}
     os.execve(sys.executable, [sys.executable, "-m", "edge_deeplab", *sys.argv[1:]], environment)

@@ -162,16 +162,38 @@ def paste(image: Tensor, label: Tensor, onto: Tensor, onto_label: Tensor) -> tup
     return mixed, torch.where(label == 1, label, onto_label)
 
 
-def plain_background(image: Tensor, label: Tensor) -> Tensor:
-    """Replace what is not a person by a smooth gradient with some grain, as a wall or a studio has."""
+def painted_background(image: Tensor, label: Tensor) -> Tensor:
+    """Replace what is not a person by a painted backdrop, so that colour and clutter alone mean nothing.
+
+    Half of them are smooth walls, half "dead leaves": overlapping shapes of random size and colour,
+    whose edges are distributed like a photo's (Baradad et al., NeurIPS 2021).
+
+    Args:
+        image: uint8 (3, H, W).
+        label: uint8 (H, W), 1 = person.
+    """
     _, height, width = image.shape
     corners = torch.rand(1, 3, 2, 2) * 255
-    wall = torch.nn.functional.interpolate(
-        corners, size=(height, width), mode="bilinear", align_corners=True
-    )[0]
-    wall = (wall + torch.randn(3, height, width) * uniform(0, 6)).clamp(0, 255)
+    wall = torch.nn.functional.interpolate(corners, size=(height, width), mode="bilinear", align_corners=True)
+    canvas = np.ascontiguousarray(wall[0].permute(1, 2, 0).numpy())
+    if uniform(0, 1) < 0.5:
+        for _ in range(int(uniform(20, 90))):
+            radius = 4 * (max(height, width) / 10) ** uniform(0, 1)  # log-uniform, 4 px to 0.4 of the picture
+            center = (int(uniform(0, width)), int(uniform(0, height)))
+            color = [uniform(0, 255) for _ in range(3)]
+            axes = (max(1, int(radius * uniform(0.3, 1))), max(1, int(radius)))
+            angle = uniform(0, 180)
+            if uniform(0, 1) < 0.5:
+                cv2.ellipse(canvas, center, axes, angle, 0, 360, color, -1, cv2.LINE_8)
+            else:
+                corners_xy = cv2.boxPoints((center, (2.0 * axes[0], 2.0 * axes[1]), angle))
+                cv2.fillConvexPoly(canvas, corners_xy.astype(np.int32), color)
+    if uniform(0, 1) < 0.6:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), uniform(0.5, 6))
+    backdrop = torch.from_numpy(canvas).permute(2, 0, 1)
+    backdrop = (backdrop + torch.randn(3, height, width) * uniform(0, 8)).clamp(0, 255)
     alpha = torch.from_numpy(cv2.GaussianBlur((label == 1).numpy().astype(np.float32), (3, 3), 0))
-    return (image * alpha + wall * (1 - alpha)).round().to(torch.uint8)
+    return (image * alpha + backdrop * (1 - alpha)).round().to(torch.uint8)
 
 
 def contour_band(

@@ -28,6 +28,7 @@ class TrainConfig:
         boundary_width: Width of that band in input pixels.
         dice: Weight of the Dice loss beside cross-entropy (binary models).
         strong: Share of pictures that get the wide geometry, new backgrounds and pasted people.
+        backdrop: Share of those whose background is painted anew; at most 0.6, pasting takes 0.4.
         mild_tail: Last share of the run with half as much of it.
         precision: `bf16` or `fp32`.
         val_every: Epochs between evaluations.
@@ -56,6 +57,7 @@ class TrainConfig:
     boundary_width: int = 9
     dice: float = 0.5
     strong: float = 0.4
+    backdrop: float = 0.1
     mild_tail: float = 0.2
     precision: str = "bf16"
     val_every: int = 2

@@ -23,9 +23,9 @@ from edge_deeplab.training.augment import (
     WIDE,
     Warp,
     contour_band,
+    painted_background,
     paste,
     photometric,
-    plain_background,
     uniform,
 )
 from edge_deeplab.training.config import TrainConfig
@@ -81,8 +81,8 @@ class Samples(Dataset[dict[str, Tensor]]):
                     other = int(torch.randint(len(self), ()))
                     onto, onto_label = self.wide(*self._read(other))
                     image, label = paste(image, label, onto, onto_label)
-                elif chance < 0.5:
-                    image = plain_background(image, label)
+                elif chance < 0.4 + c.backdrop:
+                    image = painted_background(image, label)
             image, label = self.photometric(tv_tensors.Image(image), tv_tensors.Mask(label))
             band = torch.from_numpy(contour_band(label.numpy(), c.boundary_width))
         return {

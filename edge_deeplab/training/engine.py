@@ -260,7 +260,8 @@ class Trainer:
     def _load(self, path: Path) -> None:
         tensors, header = read_safetensors(path)
         try:
-            then: dict[str, Any] = json.loads(header["config"])
+            defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+            then: dict[str, Any] = {**defaults, **json.loads(header["config"])}
             now = json.loads(json.dumps(dataclasses.asdict(self.config)))
             changed = [k for k in now if now[k] != then.get(k) and k not in RESUMABLE]
             if changed:

@@ -65,6 +65,7 @@ def export_model(
         )
     with needs(chosen.extra):
         import edge_deeplab.models.checkpoint as checkpoint
+        from edge_deeplab.export.heads import with_head
         from edge_deeplab.export.verify import sample_views, verify
         from edge_deeplab.runtimes.on_torch import TorchRuntime
     from edge_deeplab.runtimes import open_model
@@ -74,16 +75,24 @@ def export_model(
         raise UserError(f"export starts from a checkpoint (.safetensors), not from {path}")
     network, contract = checkpoint.load_checkpoint(path)
     height, width = options.size or (contract.height, contract.width)
-    same = (height, width) == (contract.height, contract.width) and options.precision == contract.precision
+    # Weights stored in half the bits still compute in float32: the same function, the same figures.
+    same = (height, width) == (contract.height, contract.width) and options.precision in (
+        "fp32",
+        contract.precision,
+    )
     contract = contract.replace(
         height=height, width=width, precision=options.precision, metrics=contract.metrics if same else {}
     )
-    reference = TorchRuntime(network, contract)
+    contract = contract.replace(head=options.head)
+    # The head stands in both: what it costs at the contours is its own, not the artefact's, doing.
+    reference = TorchRuntime(*with_head(network, contract))
     output = Path(output)
     if output.suffix != chosen.suffix:
         raise UserError(f"--output {output} must end in {chosen.suffix} for --target {target}")
+    if output.exists() and output.samefile(path):
+        raise UserError(f"--output {output} is the model itself; give another name")
     with whole_file(output) as temporary:
-        chosen.write(network, contract.replace(head=options.head), options, temporary)
+        chosen.write(network, contract, options, temporary)
         with open_model(temporary) as artefact:
             report = verify(
                 artefact,

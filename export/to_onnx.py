@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ OUTPUT_NAMES = {
     "probability": "probability",
     "classmap": "labels",
 }
+
+TRACED_OPSET = 18
+"""The oldest opset that torch's tracer writes; TensorRT 8 (JetPack 5) reads no newer than 17."""
 
 
 def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path: Path) -> InputContract:
@@ -56,15 +60,19 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
         axes[0] = torch.export.Dim("batch", min=1, max=1024)
     if "height" in dynamic:
         # Multiples of 32: every stride divides evenly, so paddings are constants of the graph.
-        axes[2] = 32 * torch.export.Dim("height", min=1, max=256)
-        axes[3] = 32 * torch.export.Dim("width", min=1, max=256)
+        axes[2] = 32 * torch.export.Dim("height_by_32", min=1, max=256)
+        axes[3] = 32 * torch.export.Dim("width_by_32", min=1, max=256)
+        if contract.height % 32 or contract.width % 32:
+            raise UserError(
+                f"--dynamic size needs a default of multiples of 32, not {contract.height}x{contract.width}"
+            )
     example = torch.zeros(2 if "batch" in dynamic else 1, 3, contract.height, contract.width)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
-            opset_version=options.opset,
+            opset_version=max(TRACED_OPSET, options.opset),
             verbose=False,
             input_names=["image"],
             output_names=[OUTPUT_NAMES[contract.head]],
@@ -77,9 +85,12 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
         raise UserError(
             "onnxsim changed what the network computes; please report this with your versions (doctor)"
         )
-    names = {0: "batch", 2: "height", 3: "width"}
-    for axis in axes:
-        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = names[axis]
+    if options.opset < TRACED_OPSET:
+        proto = _lowered(proto, options.opset)
+    written = next(entry.version for entry in proto.opset_import if not entry.domain)
+    if written != options.opset:
+        raise UserError(f"torch {torch.__version__} cannot write opset {options.opset}; leave --opset away")
+    _name_axes(proto, axes, contract.head_stride)
     proto.producer_name = "edge-deeplab"
     proto.doc_string = f"{contract.name}: {contract.variant}, {contract.head} head"
     onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
@@ -88,18 +99,46 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     return contract
 
 
+def _lowered(proto: Any, opset: int) -> Any:
+    """The same graph in an older opset than the tracer can write."""
+    import onnx.version_converter
+
+    proto = onnx.version_converter.convert_version(proto, opset)
+    for node in proto.graph.node:
+        for attribute in list(node.attribute):
+            if (
+                attribute.name == "noop_with_empty_axes"
+            ):  # ReduceMean has it from 18 on; left by the converter
+                node.attribute.remove(attribute)
+    return proto
+
+
+def _name_axes(proto: Any, axes: Iterable[int], stride: int) -> None:
+    """Call the dynamic axes batch, height and width, and those of the output e.g. height/4."""
+    given, answered = (v[0].type.tensor_type.shape.dim for v in (proto.graph.input, proto.graph.output))
+    for axis in axes:
+        name = {0: "batch", 2: "height", 3: "width"}[axis]
+        given[axis].dim_param = name
+        if axis:  # the last two, with or without a channel axis before them
+            answered[axis - 4].dim_param = name if stride == 1 else f"{name}/{stride}"
+        else:
+            answered[0].dim_param = name
+
+
 @contextlib.contextmanager
 def _quiet() -> Any:
     """Keep the tracer's chatter off the terminal; errors still raise."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 TARGET = Target(

@@ -45,6 +45,6 @@ def open_model(model: str | Path = "portrait", *, threads: int | None = None, **
         return known[path.suffix].open(str(path), threads=threads, **options)
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
-            name = str(error).rpartition(" ")[2]
-            raise UserError(f"{known[path.suffix].title} does not know the option {name}") from error
+            name = str(error).split("'")[1]
+            raise UserError(f"{known[path.suffix].title} does not know the option {name!r}") from error
         raise

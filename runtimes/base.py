@@ -148,7 +148,7 @@ class Runtime(ABC):
 
         The times of every answer are the batch's, divided by its length.
         """
-        if not frames:
+        if len(frames) == 0:  # an array (N, H, W, 3) is a batch too
             return []
         if len(frames) > 1 and "batch" not in self.contract.dynamic:
             return [self.segment(frame, channels=channels) for frame in frames]

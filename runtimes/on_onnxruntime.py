@@ -22,6 +22,10 @@ SHORT_NAMES = {
     "xnnpack": "XnnpackExecutionProvider",
 }
 
+INPUT_TYPES = {"float32": ("tensor(float)",), "uint8": ("tensor(uint8)",)}
+OUTPUT_TYPES = {False: ("tensor(float)", "tensor(float16)"), True: ("tensor(uint8)",)}
+"""ONNX Runtime's names of what an output may be, by whether it is a class map."""
+
 
 class OnnxRuntime(Runtime):
     """Runs an ONNX file that carries its input contract.
@@ -60,7 +64,7 @@ class OnnxRuntime(Runtime):
         path: str,
         *,
         threads: int | None = None,
-        providers: Sequence[str] = ("cpu",),
+        providers: str | Sequence[str] = ("cpu",),
         size: tuple[int, int] | None = None,
     ) -> OnnxRuntime:
         with needs(cls.extra):
@@ -70,7 +74,8 @@ class OnnxRuntime(Runtime):
         settings.log_severity_level = 3
         if threads is not None:
             settings.intra_op_num_threads = threads
-        wanted = [SHORT_NAMES.get(name.lower(), name) for name in providers]
+        names = [providers] if isinstance(providers, str) else providers
+        wanted = [SHORT_NAMES.get(name.lower(), name) for name in names]
         missing = [name for name in wanted if name not in ort.get_available_providers()]
         if missing:
             raise UserError(
@@ -125,20 +130,29 @@ def _resized(contract: InputContract, size: tuple[int, int], path: str) -> Input
 
 def _compare(session: Any, contract: InputContract, path: str) -> None:
     """Refuse a file whose graph and contract disagree, as after an edit by another tool."""
-    channels_at = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[contract.layout]
-    shape, kind = session.get_inputs()[0].shape, session.get_inputs()[0].type
-    expected = (3, contract.height, contract.width)
-    right = len(shape) == 4 and kind == {"float32": "tensor(float)", "uint8": "tensor(uint8)"}[contract.dtype]
-    if right:
-        right = all(
-            not isinstance(shape[axis], int) or shape[axis] == n
-            for axis, n in zip(channels_at, expected, strict=True)
-        )
-    if not right:
-        raise UserError(
-            f"{path}: its input is {kind} {shape}, "
-            f"its contract says {contract.dtype} {contract.layout} {expected}"
-        )
+    size, stride = (contract.height, contract.width), contract.head_stride
+    low = tuple(-(-v // stride) for v in size)
+    classmap = contract.head == "classmap"
+    for name, node, kinds, channels, plane in (
+        ("input", session.get_inputs()[0], INPUT_TYPES[contract.dtype], 3, size),
+        ("output", session.get_outputs()[0], OUTPUT_TYPES[classmap], contract.output_channels, low),
+    ):
+        expected = (channels, *plane) if contract.layout == "NCHW" else (*plane, channels)
+        if name == "output" and classmap:
+            expected = plane
+        # Dynamic axes have a name or None instead of a number.
+        if (
+            node.type not in kinds
+            or len(node.shape) != len(expected) + 1
+            or any(
+                isinstance(n, int) and n != wanted
+                for n, wanted in zip(node.shape[1:], expected, strict=True)
+            )
+        ):
+            raise UserError(
+                f"{path}: its {name} is {node.type} {node.shape}, its contract says {contract.layout} "
+                f"{kinds[0]} {list(expected)} after the batch axis"
+            )
 
 
 RUNTIME = OnnxRuntime

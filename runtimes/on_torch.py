@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_deeplab.errors import UserError, needs
@@ -12,14 +11,14 @@ from edge_deeplab.runtimes.base import Runtime
 from edge_deeplab.spec import InputContract
 
 if TYPE_CHECKING:
-    from edge_deeplab.models.deeplab import DeepLabV3Plus
+    from torch import nn
 
 
 class TorchRuntime(Runtime):
     """Runs a PyTorch model. Torch is imported on construction, not with this module.
 
     Args:
-        model: Any module (N, 3, H, W) -> logits, in evaluation mode.
+        model: Any module (N, 3, H, W) -> what the contract's ``head`` says, in evaluation mode.
         contract: Its input contract.
         device: ``cpu``, ``cuda`` …
         threads: Intra-op threads, for the whole process; None leaves torch's default.
@@ -32,7 +31,7 @@ class TorchRuntime(Runtime):
 
     def __init__(
         self,
-        model: DeepLabV3Plus,
+        model: nn.Module,
         contract: InputContract,
         *,
         device: str = "cpu",
@@ -79,12 +78,12 @@ class TorchRuntime(Runtime):
         return {"device": str(self.device), "threads": str(self._torch.get_num_threads())}
 
     def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """(N, 3, H, W) float32 -> logits (N, K, h, w) float32."""
+        """(N, 3, H, W) float32 -> the head's output, float32 or (class map) uint8."""
         torch = self._torch
         with torch.inference_mode():
-            x = torch.from_numpy(tensor).to(self.device)
-            y: NDArray[np.float32] = self.model(x).float().cpu().numpy()
-        return y
+            y = self.model(torch.from_numpy(tensor).to(self.device)).cpu()
+        output: NDArray[Any] = (y.float() if y.is_floating_point() else y).numpy()
+        return output
 
 
 RUNTIME = TorchRuntime

@@ -24,7 +24,11 @@ collect_ignore = [] if WITH_TORCH else ["models", "training"]
 
 
 def pytest_report_header() -> str:
-    return "torch: installed" if WITH_TORCH else "torch is not installed: tests/models and tests/training left out"
+    return (
+        "torch: installed"
+        if WITH_TORCH
+        else "torch is not installed: tests/models and tests/training left out"
+    )
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def make_people() -> MakePeople:
 
     def make(root: Path, *, train: int = 12, val: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
         random = np.random.default_rng(7)
-        height, width = size
+        width = size[1]
         for split, count in (("train", train), ("val", val)):
             images, masks = root / split / "images", root / split / "masks"
             images.mkdir(parents=True)

@@ -78,7 +78,12 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     write_bytes("plain", b"1")
     write_bytes("new/folder/file", b"2")
-    assert everything_under(tmp_path) == {"plain": b"1", "new": None, "new/folder": None, "new/folder/file": b"2"}
+    assert everything_under(tmp_path) == {
+        "plain": b"1",
+        "new": None,
+        "new/folder": None,
+        "new/folder/file": b"2",
+    }
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -95,9 +100,13 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> Non
 # -- failure -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3), UserError("own words")])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3), UserError("own words")]
+)
 @pytest.mark.parametrize("old", [b"old", None])
-def test_a_failure_inside_leaves_everything_as_it_was(tmp_path: Path, error: BaseException, old: bytes | None) -> None:
+def test_a_failure_inside_leaves_everything_as_it_was(
+    tmp_path: Path, error: BaseException, old: bytes | None
+) -> None:
     path = tmp_path / "file"
     if old is not None:
         path.write_bytes(old)
@@ -144,7 +153,10 @@ def test_a_writer_that_deletes_the_temporary_file_itself(tmp_path: Path) -> None
 def test_a_forbidden_folder(open_folder: Path) -> None:
     (open_folder / "locked").mkdir(mode=0o555)
     for path in (open_folder / "locked" / "file", open_folder / "locked" / "new" / "file"):
-        with as_nobody(), pytest.raises(UserError, match=r"cannot write .*file: permission denied; choose another"):
+        with (
+            as_nobody(),
+            pytest.raises(UserError, match=r"cannot write .*file: permission denied; choose another"),
+        ):
             write_bytes(path, b"x")
     assert everything_under(open_folder) == {"locked": None}
 
@@ -179,24 +191,30 @@ FullDisk = Callable[[int], AbstractContextManager[None]]
 
 def test_no_room_for_the_new_file(tmp_path: Path, full_disk: FullDisk) -> None:
     path = tmp_path / "new" / "file"
-    with full_disk(1000), pytest.raises(UserError, match="cannot write .*file too large"):
+    with full_disk(1000), pytest.raises(UserError, match=r"cannot write .*file too large"):
         write_bytes(path, b"x" * 5000)
     assert everything_under(tmp_path) == {}
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with full_disk(1000), pytest.raises(UserError, match="cannot write .*file too large"):
+    with full_disk(1000), pytest.raises(UserError, match=r"cannot write .*file too large"):
         write_bytes(path, b"x" * 5000)
     assert everything_under(tmp_path) == {"file": b"old"}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, Linux's disk that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full, Linux's disk that is always full"
+)
 def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(UserError, match=r"^cannot write .*file: the disk is full; choose another place or free it$"):
-        with whole_file(path) as temporary:
-            temporary.write_bytes(b"half")
-            Path("/dev/full").write_bytes(b"the other half")
+    with (
+        pytest.raises(
+            UserError, match=r"^cannot write .*file: the disk is full; choose another place or free it$"
+        ),
+        whole_file(path) as temporary,
+    ):
+        temporary.write_bytes(b"half")
+        Path("/dev/full").write_bytes(b"the other half")
     assert everything_under(tmp_path) == {"file": b"old"}
 
 

@@ -65,12 +65,12 @@ def input_coordinates(contract: InputContract, height: int, width: int) -> tuple
         factor = min(contract.height / height, contract.width / width)
         inner_h, inner_w = max(1, round(height * factor)), max(1, round(width * factor))
     top, left = (contract.height - inner_h) // 2, (contract.width - inner_w) // 2
-    return top + (np.arange(height) + 0.5) * inner_h / height, left + (np.arange(width) + 0.5) * inner_w / width
+    return top + (np.arange(height) + 0.5) * inner_h / height, left + (
+        np.arange(width) + 0.5
+    ) * inner_w / width
 
 
-def plane_coordinates(
-    contract: InputContract, plane: Array, height: int, width: int
-) -> tuple[Array, Array]:
+def plane_coordinates(contract: InputContract, plane: Array, height: int, width: int) -> tuple[Array, Array]:
     """The same in pixels of an output plane (h, w), centres at whole numbers."""
     ys, xs = input_coordinates(contract, height, width)
     return ys * plane.shape[0] / contract.height - 0.5, xs * plane.shape[1] / contract.width - 0.5
@@ -94,7 +94,9 @@ def test_lossless_photos_are_read_exactly(tmp_path: Path, rng: np.random.Generat
     np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}"), image)
 
 
-@pytest.mark.parametrize("options", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]])
+@pytest.mark.parametrize(
+    "options", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]]
+)
 def test_jpeg(tmp_path: Path, rng: np.random.Generator, options: list[int]) -> None:
     image = smooth_picture(rng, 60, 80)
     (tmp_path / "x.jpg").write_bytes(encoded(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95, *options))
@@ -120,7 +122,9 @@ def test_gray_photos_get_three_equal_channels(tmp_path: Path, rng: np.random.Gen
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_16_bit_photos_keep_their_upper_8_bits(tmp_path: Path, rng: np.random.Generator, channels: int) -> None:
+def test_16_bit_photos_keep_their_upper_8_bits(
+    tmp_path: Path, rng: np.random.Generator, channels: int
+) -> None:
     image = rng.integers(0, 1 << 16, (6, 7, channels), dtype=np.uint16)
     (tmp_path / "x.png").write_bytes(encoded(image, ".png"))
     read = read_image(tmp_path / "x.png")
@@ -164,9 +168,9 @@ def test_exif_rotation_is_applied(tmp_path: Path, rng: np.random.Generator, orie
 
 def with_thumbnail(jpeg: bytes, thumbnail: bytes) -> bytes:
     """A JPEG with an EXIF segment that holds another, whole JPEG, as cameras write them."""
-    directory = 8 + 2 + 4  # of the thumbnail, behind an empty one of the picture
+    directory = 8 + 2 + 12 + 4  # of the thumbnail, behind the picture's own with its orientation
     pixels = directory + 2 + 2 * 12 + 4
-    tiff = struct.pack("<2sHIHI", b"II", 42, 8, 0, directory)
+    tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, 1, 0, directory)
     tiff += struct.pack("<H", 2)
     tiff += struct.pack("<HHII", 0x0201, 4, 1, pixels) + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail))
     tiff += struct.pack("<I", 0) + thumbnail
@@ -201,7 +205,7 @@ def test_the_exif_thumbnail_of_the_test_is_a_real_one(rng: np.random.Generator) 
     pil = pytest.importorskip("PIL.Image")
     data = encoded(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), ".jpg")
     with pil.open(io.BytesIO(with_thumbnail(data, b"thumb"))) as file:
-        tags = file.getexif().get_ifd(1)
+        tags = file.getexif().get_ifd(-1)  # Pillow's number for the thumbnail's directory
     assert tags[0x0202] == 5
 
 
@@ -273,7 +277,9 @@ def test_masks_are_read_unchanged(tmp_path: Path) -> None:
         ((4, 5), np.uint16, "1 channels of uint16"),
     ],
 )
-def test_masks_of_another_kind_are_refused(tmp_path: Path, shape: tuple[int, ...], dtype: Any, words: str) -> None:
+def test_masks_of_another_kind_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], dtype: Any, words: str
+) -> None:
     (tmp_path / "m.png").write_bytes(encoded(np.ones(shape, dtype), ".png"))
     with pytest.raises(UserError, match=rf"m\.png has {words}; masks must be 8-bit with one channel"):
         read_mask(tmp_path / "m.png")
@@ -292,7 +298,12 @@ def small_depth_png(values: Array, bits: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_1_bit_masks_become_0_and_255(tmp_path: Path) -> None:
@@ -448,7 +459,12 @@ def test_frames_need_not_be_contiguous(
 ) -> None:
     contract = contract.replace(resize=resize, dtype=dtype, layout=layout)
     base = rng.integers(0, 256, (128, 192, 3), dtype=np.uint8)
-    views = (base[::2, ::2], base[:64, :96][::-1, ::-1], base[:64, :96, ::-1], base[:96, :64].transpose(1, 0, 2))
+    views = (
+        base[::2, ::2],
+        base[:64, :96][::-1, ::-1],
+        base[:64, :96, ::-1],
+        base[:96, :64].transpose(1, 0, 2),
+    )
     for view in (*views, base[:100], base[::-1]):
         for channels in ("BGR", "RGB"):
             np.testing.assert_array_equal(
@@ -467,7 +483,10 @@ def test_tensors_are_contiguous_and_not_the_frame(
 ) -> None:
     """Runtimes hand the tensor's memory to a device, which may still read it when the camera overwrites."""
     contract = contract.replace(layout=layout, dtype=dtype)
-    for frame in (rng.integers(0, 256, (64, 192, 3), dtype=np.uint8)[:, ::2], np.zeros((64, 96, 3), np.uint8)):
+    for frame in (
+        rng.integers(0, 256, (64, 192, 3), dtype=np.uint8)[:, ::2],
+        np.zeros((64, 96, 3), np.uint8),
+    ):
         tensor = preprocess(frame, contract, channels=contract.channels)
         assert tensor.flags.c_contiguous
         assert not np.shares_memory(tensor, frame)
@@ -480,14 +499,18 @@ def resized_picture(frame: Array, height: int, width: int) -> Array:
 
 
 @pytest.mark.parametrize("size", [(30, 45), (100, 100), (64, 150), (127, 96), (5, 7)])
-def test_stretch_fills_the_input_bilinearly(contract: InputContract, rng: np.random.Generator, size: Any) -> None:
+def test_stretch_fills_the_input_bilinearly(
+    contract: InputContract, rng: np.random.Generator, size: Any
+) -> None:
     frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"), channels="RGB")
     assert np.abs(tensor[0] - resized_picture(frame, 64, 96)).max() <= 1
 
 
 @pytest.mark.parametrize("times", [2, 3, 8])
-def test_big_frames_are_averaged_not_sampled(contract: InputContract, rng: np.random.Generator, times: int) -> None:
+def test_big_frames_are_averaged_not_sampled(
+    contract: InputContract, rng: np.random.Generator, times: int
+) -> None:
     frame = rng.integers(0, 256, (64 * times, 96 * times, 3), dtype=np.uint8)
     tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"), channels="RGB")
     means = frame.reshape(64, times, 96, times, 3).mean((1, 3))
@@ -508,7 +531,9 @@ def test_big_frames_are_averaged_not_sampled(contract: InputContract, rng: np.ra
         ((4000, 1), (0, 47, 64, 1)),
     ],
 )
-def test_letterbox_keeps_the_aspect_ratio_in_the_middle(contract: InputContract, size: Any, place: Any) -> None:
+def test_letterbox_keeps_the_aspect_ratio_in_the_middle(
+    contract: InputContract, size: Any, place: Any
+) -> None:
     contract = contract.replace(resize="letterbox", layout="NHWC")
     assert imaging.placement(contract, *size) == place
     tensor = preprocess(np.full((*size, 3), 255, np.uint8), contract)
@@ -526,7 +551,9 @@ def test_placement_of_stretch_is_the_whole_input(contract: InputContract) -> Non
 
 @pytest.mark.parametrize("given", ["RGB", "BGR"])
 @pytest.mark.parametrize("wanted", ["RGB", "BGR"])
-def test_letterbox_pads_with_the_mean_of_every_channel(contract: InputContract, given: Any, wanted: Any) -> None:
+def test_letterbox_pads_with_the_mean_of_every_channel(
+    contract: InputContract, given: Any, wanted: Any
+) -> None:
     contract = contract.replace(
         resize="letterbox", channels=wanted, mean=(20.0, 120.0, 220.0), std=(50.0, 60.0, 70.0)
     )
@@ -580,20 +607,25 @@ def test_scores_equal_the_reference(
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("size", [(80, 50), (50, 120), (300, 200)])
-def test_a_shape_comes_back_where_it_was(contract: InputContract, resize: Any, size: tuple[int, int]) -> None:
-    """An ideal network, whose logits are the brightness of every 4x4 block, returns the drawn mask."""
+def test_shapes_come_back_where_they_were(
+    contract: InputContract, rng: np.random.Generator, resize: Any, size: tuple[int, int]
+) -> None:
+    """An ideal network, whose logits are the brightness of every 4x4 block, returns the drawn masks."""
     contract = contract.replace(resize=resize, layout="NHWC")
     height, width = size
-    truth = np.zeros(size, np.uint8)
-    center = (int(width * 0.35), int(height * 0.6))
-    cv2.ellipse(truth, center, (width // 4, height // 5), 30, 0, 360, 1, -1)
-    tensor = preprocess(truth * 255, contract)
-    logits = tensor[0, ..., :1].reshape(16, 4, 24, 4, 1).mean((1, 3))
-    labels, _ = postprocess(logits, contract, *size)
-    assert (labels & truth).sum() / (labels | truth).sum() > 0.93
-    for axis, factor in ((0, height / 64), (1, width / 96)):
-        shift = np.argwhere(labels)[:, axis].mean() - np.argwhere(truth)[:, axis].mean()
-        assert abs(shift) < 0.25 * max(1, factor)  # well below a pixel of the input
+    shifts = []
+    for _ in range(40):
+        truth = np.zeros(size, np.uint8)
+        y, x = rng.uniform(0.35, 0.65, 2) * size
+        axes, angle = (width // 4, height // 4), float(rng.uniform(0, 180))
+        cv2.ellipse(truth, (int(x), int(y)), axes, angle, 0, 360, 1, -1)
+        tensor = preprocess(truth * 255, contract)
+        logits = tensor[0, ..., :1].reshape(16, 4, 24, 4, 1).mean((1, 3))
+        labels, _ = postprocess(logits, contract, *size)
+        assert (labels & truth).sum() / (labels | truth).sum() > 0.92
+        shifts.append(np.argwhere(labels).mean(0) - np.argwhere(truth).mean(0))
+    per_input_pixel = max(height / 64, width / 96)
+    assert np.abs(np.mean(shifts, 0)).max() < 0.15 * per_input_pixel  # half a pixel would be an off-by-one
 
 
 def constant(value: float) -> Array:
@@ -766,7 +798,9 @@ def test_overlay(four_classes: InputContract, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(half, imaging.overlay(frame, labels, four_classes, opacity=0.5))
 
 
-def test_overlay_and_cutout_of_gray_and_alpha_frames(contract: InputContract, rng: np.random.Generator) -> None:
+def test_overlay_and_cutout_of_gray_and_alpha_frames(
+    contract: InputContract, rng: np.random.Generator
+) -> None:
     frame = rng.integers(0, 256, (5, 4, 4), dtype=np.uint8)
     labels = np.eye(5, 4, dtype=np.uint8)
     np.testing.assert_array_equal(

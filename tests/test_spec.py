@@ -117,7 +117,10 @@ def test_defaults_are_the_documented_ones(contract: InputContract) -> None:
         ({"channels": "GRB"}, "channels must be one of RGB, BGR, not 'GRB'"),
         ({"layout": "CHWN"}, "layout must be one of NCHW, NHWC, not 'CHWN'"),
         ({"dtype": "float16"}, "dtype must be one of float32, uint8, not 'float16'"),
-        ({"head": "softmax"}, "head must be one of logits, logits-full, classmap, probability, not 'softmax'"),
+        (
+            {"head": "softmax"},
+            "head must be one of logits, logits-full, classmap, probability, not 'softmax'",
+        ),
     ],
 )
 def test_validation(contract: InputContract, changes: dict[str, Any], message: str) -> None:
@@ -125,7 +128,9 @@ def test_validation(contract: InputContract, changes: dict[str, Any], message: s
         contract.replace(**changes)
     assert message in str(caught.value)
     with pytest.raises(ContractError, match="input contract of 'toy'"):
-        InputContract(**{**{f.name: getattr(contract, f.name) for f in dataclasses.fields(contract)}, **changes})
+        InputContract(
+            **{**{f.name: getattr(contract, f.name) for f in dataclasses.fields(contract)}, **changes}
+        )
 
 
 @pytest.mark.parametrize(
@@ -146,11 +151,15 @@ def test_a_contract_error_is_a_user_error() -> None:
 @pytest.mark.parametrize("number", [2, 99, 1.5, "1", None])
 def test_another_format_is_refused_with_a_cure(contract: InputContract, number: Any) -> None:
     text = json.dumps({**record(contract), "format": number, "a field of the future": 1})
-    with pytest.raises(ContractError, match=r"model\.onnx has an input contract of format .*pip install -U edge-deeplab"):
+    with pytest.raises(
+        ContractError, match=r"model\.onnx has an input contract of format .*pip install -U edge-deeplab"
+    ):
         InputContract.from_json(text, source="model.onnx")
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[]", "[1]", "1", "null", '"text"', "{}", '{"format": 1}', "{'format': 1}"])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "[]", "[1]", "1", "null", '"text"', "{}", '{"format": 1}', "{'format': 1}"]
+)
 def test_damaged_json_is_refused_and_names_the_source(text: str) -> None:
     with pytest.raises(ContractError, match=r"model\.onnx holds a damaged input contract"):
         InputContract.from_json(text, source="model.onnx")
@@ -224,7 +233,11 @@ def test_an_impossible_value_in_a_file_names_the_file(contract: InputContract) -
 
 
 def test_frozen(contract: InputContract) -> None:
-    for target, field in ((contract, "threshold"), (contract.provenance, "date"), (contract.classes[0], "name")):
+    for target, field in (
+        (contract, "threshold"),
+        (contract.provenance, "date"),
+        (contract.classes[0], "name"),
+    ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(target, field, "changed")
 
@@ -251,4 +264,4 @@ def test_logit_threshold_is_the_inverse_of_the_sigmoid(contract: InputContract) 
 
 
 def test_person_classes_are_the_okabe_ito_sky_blue_on_black() -> None:
-    assert PERSON_CLASSES == (ClassInfo("background", (0, 0, 0)), ClassInfo("person", (86, 180, 233)))
+    assert (ClassInfo("background", (0, 0, 0)), ClassInfo("person", (86, 180, 233))) == PERSON_CLASSES

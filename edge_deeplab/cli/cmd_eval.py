@@ -18,6 +18,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="val", choices=("train", "val"))
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="store the IoUs in the checkpoint's own contract (.safetensors only)",
+    )
     add_runtime_options(parser)
 
 
@@ -51,6 +56,8 @@ def _run(args: argparse.Namespace) -> int:
             if not model.contract.binary:
                 for name, value in record["iou"].items():
                     print(f"  {name:20} {value:.4f}")
+        if args.record:
+            _record(args.model, {f"{r['data']} iou": r["foreground_iou"] for r in records})
         if args.json:
             write_text(
                 args.json,
@@ -64,6 +71,21 @@ def _run(args: argparse.Namespace) -> int:
                 ),
             )
     return 0
+
+
+def _record(model: str, metrics: dict[str, float]) -> None:
+    from edge_deeplab.errors import UserError, needs
+    from edge_deeplab.zoo import find
+
+    path = find(model, prefer=(".safetensors",))
+    if path.suffix != ".safetensors":
+        raise UserError(f"--record writes into checkpoints, not into {path}")
+    with needs("train"):
+        from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
+    network, contract = load_checkpoint(path)
+    rounded = {name: round(value, 4) for name, value in metrics.items()}
+    contract = contract.replace(metrics={**contract.metrics, **rounded})
+    save_checkpoint(path, network, contract, half=contract.precision == "fp16")
 
 
 COMMAND = Command("score a model on labelled pictures", _arguments, _run)

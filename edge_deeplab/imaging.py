@@ -287,11 +287,16 @@ def palette(contract: InputContract) -> NDArray[np.uint8]:
     return table
 
 
-def overlay(frame: Frame, labels: Labels, contract: InputContract, *, opacity: float = 0.5) -> Frame:
-    """BGR (H, W, 3) with every class but the first (background) tinted in its colour."""
+def overlay(frame: Frame, labels: Labels, contract: InputContract, *, opacity: float = 0.45) -> Frame:
+    """BGR (H, W, 3) with every class but the first (background) tinted and outlined in its colour."""
     image = as_color(frame)
-    tint = cv2.addWeighted(image, 1 - opacity, palette(contract)[labels], opacity, 0)
-    return np.where(labels[..., None] > 0, tint, image)
+    colors = palette(contract)[labels]
+    shown = np.where(labels[..., None] > 0, cv2.addWeighted(image, 1 - opacity, colors, opacity, 0), image)
+    thickness = 1 + 2 * max(1, round(min(labels.shape) / 320))
+    inner = cv2.erode(labels, np.ones((thickness, thickness), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    outline = (labels != inner) & (labels > 0)
+    shown[outline] = colors[outline]
+    return shown
 
 
 def alpha_image(probability: Floats) -> Labels:

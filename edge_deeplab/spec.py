@@ -188,5 +188,5 @@ def _rgb(values: Any) -> tuple[int, int, int]:
     return red, green, blue
 
 
-PERSON_CLASSES = (ClassInfo("background", (0, 0, 0)), ClassInfo("person", (86, 180, 233)))
-"""The two classes of the portrait models; sky blue from the Okabe-Ito colour-blind-safe set."""
+PERSON_CLASSES = (ClassInfo("background", (0, 0, 0)), ClassInfo("person", (0, 158, 115)))
+"""The two classes of the portrait models; bluish green from the Okabe-Ito colour-blind-safe set."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -54,7 +54,7 @@ class Setting:
     tunables: tuple[str, ...] = tuple(TUNABLES)
 
 
-SHIPPED = "as shipped"
+SHIPPED = "shipped"
 SETTINGS = {
     SHIPPED: Setting(),
     "float32": Setting(precision="fp32"),
@@ -151,8 +151,9 @@ class Worker:
     def step(self, _: int = 0) -> None:
         """One training step; returns when it is done."""
         pipe = self._pipe(self.process.stdin)
-        pipe.write("\n")
-        pipe.flush()
+        with suppress(BrokenPipeError):  # it ended: _wait says how
+            pipe.write("\n")
+            pipe.flush()
         self._wait()
 
     def __enter__(self) -> Worker:
@@ -176,6 +177,8 @@ def run(args: argparse.Namespace) -> None:
     opponents = [name for name in args.settings if name != SHIPPED]
     if sys.platform != "linux":
         opponents = [name for name in opponents if name not in GLIBC_ONLY]
+    if not opponents:
+        raise UserError("nothing to match with the step as shipped; give other --settings")
     warn_if_busy()
     here = machine()
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,15 +49,19 @@ def check_classes(contract: InputContract, split: Split) -> None:
 
 
 def as_record(scores: Scores, split: Split) -> dict[str, Any]:
-    """The scores as a JSON-ready dict, classes by name."""
+    """The scores as a JSON-ready dict, classes by name; None for what does not exist (JSON has no NaN)."""
     names = [info.name for info in split.classes]
     return {
         "data": split.name,
         "images": scores.images,
-        "miou": scores.miou,
-        "iou": dict(zip(names, scores.iou, strict=True)),
-        "foreground_iou": scores.foreground_iou,
-        "mean_image_iou": scores.image_iou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "boundary_iou": dict(zip(names, scores.boundary_iou, strict=True)),
+        "miou": _figure(scores.miou),
+        "iou": {name: _figure(v) for name, v in zip(names, scores.iou, strict=True)},
+        "foreground_iou": _figure(scores.foreground_iou),
+        "mean_image_iou": _figure(scores.image_iou),
+        "pixel_accuracy": _figure(scores.pixel_accuracy),
+        "boundary_iou": {name: _figure(v) for name, v in zip(names, scores.boundary_iou, strict=True)},
     }
+
+
+def _figure(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -31,7 +31,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             made.append(folder)
         if path.is_dir():
             raise UserError(f"cannot write {path}: it is a folder; give a file name")
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary

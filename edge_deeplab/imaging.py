@@ -30,6 +30,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # From this shrink factor on, bilinear sampling skips source pixels and aliases; area averaging does not.
 AREA_FROM = 2.0
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 # -- files -------------------------------------------------------------------------------------
 
@@ -64,6 +66,9 @@ def read_mask(path: str | Path) -> Labels:
     mask = _decode(data, cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise UserError(f"cannot read {path}: not a picture OpenCV can decode (PNG is best for masks)")
+    depth = _png_gray_bits(data)
+    if depth in (2, 4):
+        mask = mask // (255 // (2**depth - 1))  # OpenCV stretches 2- and 4-bit gray to 0..255; ids must stay
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UserError(
             f"mask {path} has {mask.shape[2] if mask.ndim == 3 else 1} channels of {mask.dtype}; "
@@ -74,9 +79,14 @@ def read_mask(path: str | Path) -> Labels:
 
 def write_image(path: str | Path, image: Frame) -> None:
     """Write a BGR, BGRA or gray picture in the format its suffix names, whole or not at all."""
-    done, data = cv2.imencode(Path(path).suffix, image)
+    try:
+        done, data = cv2.imencode(Path(path).suffix, image)
+    except cv2.error:
+        done = False
     if not done:
-        raise UserError(f"cannot write {path}: OpenCV could not encode it")
+        raise UserError(
+            f"cannot write {path}: not a picture, or no picture format that OpenCV writes; use .png"
+        )
     write_bytes(path, data.tobytes())
 
 
@@ -92,17 +102,28 @@ def _complain_if_cut_short(path: str | Path, data: bytes) -> None:
     whole = True
     if data[:2] == b"\xff\xd8":
         whole = b"\xff\xd9" in data[_first_scan(data) :]
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        whole = b"IEND" in data[-64:]
+    elif data[:8] == PNG:
+        at = 8
+        while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IEND":
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        whole = at + 12 <= len(data)
     if not whole:
         raise UserError(f"cannot read {path}: the file is cut short; copy or download it again")
+
+
+def _png_gray_bits(data: bytes) -> int:
+    """Bits per pixel of a gray PNG, 0 for any other file."""
+    return data[24] if data[:8] == PNG and len(data) > 25 and data[25] == 0 else 0
 
 
 def _first_scan(data: bytes) -> int:
     """Offset of a JPEG's first scan, past any thumbnail that has an end marker of its own."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xFF:  # fill byte
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return min(at, len(data))
 
 
@@ -147,10 +168,12 @@ def resize_frame(frame: Frame, height: int, width: int) -> Frame:
     return cv2.resize(frame, (width, height), interpolation=how)  # type: ignore[return-value]
 
 
-def to_input_size(frame: Frame, contract: InputContract) -> Frame:
-    """Three-channel frame (H, W, 3) -> uint8 (height, width, 3), same channel order, resized and padded."""
+def to_input_size(frame: Frame, contract: InputContract, *, channels: Channels) -> Frame:
+    """Three-channel frame (H, W, 3) in order ``channels`` -> uint8 (height, width, 3) in the contract's."""
     top, left, height, width = placement(contract, *frame.shape[:2])
     inner = resize_frame(frame, height, width)
+    if channels != contract.channels:
+        inner = cv2.cvtColor(inner, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
     if (height, width) == (contract.height, contract.width):
         return inner
     canvas = np.empty((contract.height, contract.width, 3), np.uint8)
@@ -170,17 +193,15 @@ def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "B
     Returns:
         (1, 3, height, width) or (1, height, width, 3), float32 or uint8, as the contract says.
     """
-    image = to_input_size(as_color(frame), contract)
-    if channels != contract.channels:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-    return pack(image, contract)
+    return pack(to_input_size(as_color(frame), contract, channels=channels), contract)
 
 
 def pack(image: Frame, contract: InputContract) -> NDArray[Any]:
     """uint8 (height, width, 3) in the contract's channel order -> tensor with a batch axis of 1."""
     if contract.dtype == "uint8":
-        tensor: NDArray[Any] = (
-            image if contract.layout == "NHWC" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        # A copy even where nothing changes: the caller may reuse its frame while inference runs.
+        tensor: NDArray[Any] = np.array(
+            image if contract.layout == "NHWC" else image.transpose(2, 0, 1), order="C"
         )
         return tensor[None]
     # x * (1 / std) - mean / std: with 128 and 128 every step is exact in float32.
@@ -272,7 +293,9 @@ def _resize_map(
 
 def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)), float32, any shape; saturates instead of overflowing."""
-    exponential = cv2.exp(np.negative(np.clip(logits, -80, 80)))
+    if not logits.size:
+        return np.zeros(logits.shape, np.float32)
+    exponential = cv2.exp(-np.clip(logits, -80, 80).reshape(1, -1).astype(np.float32))
     return np.reciprocal(exponential + 1, dtype=np.float32).reshape(logits.shape)
 
 

@@ -102,8 +102,15 @@ class Evaluator:
 
 
 def confusion(labels: Labels, truth: Labels, classes: int) -> NDArray[np.int64]:
-    """Confusion matrix (classes, classes), rows truth, columns prediction; truth 255 is left out."""
+    """Confusion matrix (classes, classes), rows truth, columns prediction; truth 255 is left out.
+
+    Raises:
+        ValueError: An id that is no class.
+    """
     known = truth != IGNORE
+    highest = max(int(truth[known].max(initial=0)), int(labels[known].max(initial=0)))
+    if highest >= classes:
+        raise ValueError(f"id {highest} is no class; there are {classes}")
     pairs = truth[known].astype(np.int64) * classes + labels[known]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 

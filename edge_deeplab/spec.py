@@ -172,19 +172,33 @@ class InputContract:
                 "cure: pip install -U edge-deeplab"
             )
         try:
+            _complete(record, cls)
+            _complete(record["provenance"], Provenance)
             record["classes"] = tuple(ClassInfo(str(c["name"]), _rgb(c["color"])) for c in record["classes"])
             record["provenance"] = Provenance(
                 **{**record["provenance"], "data": tuple(record["provenance"]["data"])}
             )
+            record["metrics"] = {str(k): float(v) for k, v in record["metrics"].items()}
             for key in ("mean", "std", "dynamic"):
                 record[key] = tuple(record[key])
             return cls(**record)
-        except (KeyError, TypeError, ValueError) as error:
+        except ContractError as error:
+            raise ContractError(f"{source}: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ContractError(f"{source} holds a damaged input contract: {error}") from error
+
+
+def _complete(record: Any, kind: type) -> None:
+    """Every field must be written: a default filled in by a reader would be a guess."""
+    missing = {f.name for f in dataclasses.fields(kind)} - set(record)
+    if missing:
+        raise KeyError(f"no {', '.join(sorted(missing))}")
 
 
 def _rgb(values: Any) -> tuple[int, int, int]:
     red, green, blue = (int(v) for v in values)
+    if not all(0 <= v <= 255 for v in (red, green, blue)):
+        raise ValueError(f"color {values} is not RGB 0..255")
     return red, green, blue
 
 

@@ -66,7 +66,9 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
             raise UserError(
                 f"--dynamic size needs a default of multiples of 32, not {contract.height}x{contract.width}"
             )
-    example = torch.zeros(2 if "batch" in dynamic else 1, 3, contract.height, contract.width)
+    # An example axis of length 1 would be taken for a constant, in these units too.
+    size = [max(64, v) if "height" in dynamic else v for v in (contract.height, contract.width)]
+    example = torch.zeros(2 if "batch" in dynamic else 1, 3, *size)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,

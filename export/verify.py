@@ -150,6 +150,8 @@ def verify(
     Both have the same head and size, and their labels come from the same shared processing. Output
     values are compared too, except those of a class map, which are labels already.
     """
+    if not samples:
+        raise UserError("there are no pictures to verify on")
     contract = artefact.contract
     classes = len(contract.classes)
     scored = {"reference": Evaluator(classes, boundary=False), "artefact": Evaluator(classes, boundary=False)}
@@ -161,7 +163,7 @@ def verify(
         ours, theirs = artefact.segment(frame).labels, reference.segment(frame).labels
         agreements.append((agreement(ours, theirs), picture, ours.size))
         if contract.head != "classmap":
-            difference = max(difference, _difference(artefact, reference, frame))
+            difference = float(np.maximum(difference, _difference(artefact, reference, frame)))  # keeps NaN
         if truth is not None:
             masks = True
             scored["artefact"].add(ours, truth)

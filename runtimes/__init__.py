@@ -37,6 +37,8 @@ def open_model(model: str | Path = "portrait", *, threads: int | None = None, **
     Raises:
         UserError: No such model, damaged, not one of ours, or its runtime is not installed.
     """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be at least 1, not {threads}; None leaves the choice to the runtime")
     path = find(str(model))
     known = {suffix: runtime for runtime in runtimes().values() for suffix in runtime.suffixes}
     if path.suffix not in known:

@@ -145,8 +145,7 @@ def _compare(session: Any, contract: InputContract, path: str) -> None:
             node.type not in kinds
             or len(node.shape) != len(expected) + 1
             or any(
-                isinstance(n, int) and n != wanted
-                for n, wanted in zip(node.shape[1:], expected, strict=True)
+                isinstance(n, int) and n != wanted for n, wanted in zip(node.shape[1:], expected, strict=True)
             )
         ):
             raise UserError(

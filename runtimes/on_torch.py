@@ -62,7 +62,10 @@ class TorchRuntime(Runtime):
         model, contract = load_checkpoint(path)
         output_stride = options.pop("output_stride", None)
         if output_stride is not None:
-            model.set_output_stride(output_stride)
+            try:
+                model.set_output_stride(output_stride)
+            except ValueError as error:
+                raise UserError(str(error)) from error
             contract = contract.replace(head_stride=model.head_stride)
         return cls(model, contract, **options)
 

@@ -782,20 +782,39 @@ def test_palette_is_bgr(four_classes: InputContract) -> None:
     assert not table[4:].any()
 
 
-def test_overlay(four_classes: InputContract, rng: np.random.Generator) -> None:
-    frame = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+def outline_of(labels: Array, reach: int) -> Array:
+    """Pixels of a class with a pixel of a lower one within ``reach``; the picture's edge is none."""
+    height, width = labels.shape
+    padded = np.pad(labels, reach, mode="edge")
+    lowest = labels.copy()
+    for dy in range(2 * reach + 1):
+        for dx in range(2 * reach + 1):
+            lowest = np.minimum(lowest, padded[dy : dy + height, dx : dx + width])
+    return lowest < labels
+
+
+@pytest.mark.parametrize(("size", "reach"), [((40, 60), 1), ((700, 640), 2)])
+def test_overlay_tints_and_outlines_all_but_the_background(
+    four_classes: InputContract, rng: np.random.Generator, size: tuple[int, int], reach: int
+) -> None:
+    frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     before = frame.copy()
-    labels = np.arange(48, dtype=np.uint8).reshape(6, 8) % 4
+    labels = np.zeros(size, np.uint8)
+    labels[5:25, 10:30] = 1
+    labels[15:, 20:45] = 2
+    labels[20:30, 40:] = 3
     colors = imaging.palette(four_classes)[labels]
-    for opacity in (0.0, 0.3, 0.5, 1.0):
+    outline = outline_of(labels, reach)
+    inside = (labels > 0) & ~outline
+    assert inside.any()
+    for opacity in (0.0, 0.3, 1.0):
         result = imaging.overlay(frame, labels, four_classes, opacity=opacity)
         assert (result.shape, result.dtype) == (frame.shape, np.uint8)
         np.testing.assert_array_equal(result[labels == 0], frame[labels == 0])
+        np.testing.assert_array_equal(result[outline], colors[outline])
         wanted = (1 - opacity) * frame + opacity * colors
-        assert np.abs(result - wanted)[labels > 0].max() <= 0.5 + 1e-5
+        assert np.abs(result - wanted)[inside].max() <= 0.5 + 1e-5
     np.testing.assert_array_equal(frame, before)
-    half = imaging.overlay(frame, labels, four_classes)
-    np.testing.assert_array_equal(half, imaging.overlay(frame, labels, four_classes, opacity=0.5))
 
 
 def test_overlay_and_cutout_of_gray_and_alpha_frames(

@@ -40,9 +40,9 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
         "--provider",
         action="append",
         metavar="NAME",
-        help="ONNX Runtime provider: cpu, cuda, tensorrt …; repeat for fallbacks",
+        help="ONNX Runtime provider: cpu, cuda, tensorrt ...; repeat for fallbacks",
     )
-    parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda …")
+    parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda ...")
 
 
 def open_from(args: argparse.Namespace, model: str | None = None) -> Runtime:

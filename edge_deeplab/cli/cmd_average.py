@@ -14,8 +14,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from edge_deeplab.errors import needs
+    from edge_deeplab.errors import UserError, needs
 
+    if not args.output.endswith(".safetensors"):
+        raise UserError(f"--output {args.output} must end in .safetensors")
     with needs("train"):
         from edge_deeplab.models.soup import average
     weights = args.weights or [1.0] * len(args.checkpoints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 
 from edge_deeplab.cli import Command
@@ -16,7 +17,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, nargs="+", metavar="SPEC", help="KIND:PATH, e.g. folder:data/eg"
     )
-    parser.add_argument("--split", default="val", choices=("train", "val"))
+    parser.add_argument(
+        "--split", default="val", metavar="NAME", help="part of the data to score (default: val)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
     parser.add_argument(
         "--record",
@@ -33,31 +36,30 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.evaluation import as_record, check_classes, evaluate
     from edge_deeplab.files import write_text
 
+    checkpoint = _checkpoint(args.model) if args.record else None
     splits = [open_split(spec, args.split) for spec in args.data]
     records = []
-    with open_from(args) as model:
+    figures: dict[str, float] = {}
+    with open_from(args, checkpoint) as model:
         for split in splits:
             check_classes(model.contract, split)
         print(f"{'data':18} {'images':>6} " + " ".join(f"{title:>7}" for title in COLUMNS))
         for split in splits:
             progress = partial(bar, desc=split.name, unit="picture")
             scores = evaluate(lambda frame: model.segment(frame).labels, split, progress=progress)
-            record = as_record(scores, split)
-            records.append(record)
-            edge = (
-                scores.boundary_iou[1]
-                if model.contract.binary
-                else sum(scores.boundary_iou) / len(scores.boundary_iou)
-            )
+            records.append(as_record(scores, split))
+            figures[f"{split.name} iou"] = scores.foreground_iou
+            edges = [v for v in scores.boundary_iou[model.contract.binary :] if not math.isnan(v)]
+            edge = sum(edges) / len(edges) if edges else math.nan
             print(
                 f"{split.name:18} {scores.images:6d} {scores.foreground_iou:7.4f} {scores.miou:7.4f} "
                 f"{scores.image_iou:7.4f} {scores.pixel_accuracy:7.4f} {edge:7.4f}"
             )
             if not model.contract.binary:
-                for name, value in record["iou"].items():
-                    print(f"  {name:20} {value:.4f}")
-        if args.record:
-            _record(args.model, {f"{r['data']} iou": r["foreground_iou"] for r in records})
+                for info, value in zip(split.classes, scores.iou, strict=True):
+                    print(f"  {info.name:20} {value:.4f}")
+        if checkpoint:
+            _record(checkpoint, figures)
         if args.json:
             write_text(
                 args.json,
@@ -73,17 +75,24 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _record(model: str, metrics: dict[str, float]) -> None:
-    from edge_deeplab.errors import UserError, needs
+def _checkpoint(model: str) -> str:
+    """The file to score and to record in: said before an hour of scoring, not after."""
+    from edge_deeplab.errors import UserError
     from edge_deeplab.zoo import find
 
     path = find(model, prefer=(".safetensors",))
     if path.suffix != ".safetensors":
         raise UserError(f"--record writes into checkpoints, not into {path}")
+    return str(path)
+
+
+def _record(path: str, metrics: dict[str, float]) -> None:
+    from edge_deeplab.errors import needs
+
     with needs("train"):
         from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
     network, contract = load_checkpoint(path)
-    rounded = {name: round(value, 4) for name, value in metrics.items()}
+    rounded = {name: round(value, 4) for name, value in metrics.items() if not math.isnan(value)}
     contract = contract.replace(metrics={**contract.metrics, **rounded})
     save_checkpoint(path, network, contract, half=contract.precision == "fp16")
 

@@ -40,8 +40,9 @@ def _run(args: argparse.Namespace) -> int:
         "classes": ", ".join(c.name for c in contract.classes),
         "trained on": "; ".join(contract.provenance.data) or "not recorded",
         "license": contract.provenance.license or "not recorded",
-        "made": f"{contract.provenance.date}, commit {contract.provenance.commit or 'unknown'}",
-        "weights sha256": contract.provenance.weights_sha256,
+        "made": f"{contract.provenance.date or 'date unknown'}, "
+        f"commit {contract.provenance.commit or 'unknown'}",
+        "weights sha256": contract.provenance.weights_sha256 or "not recorded",
         "metrics": ", ".join(f"{k} {v:.4f}" for k, v in contract.metrics.items()) or "none recorded",
         **described,
     }

@@ -24,12 +24,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, type=size, default=field.default, metavar="HxW", help=words)
         else:
             kind = type(field.default)
+            default = f" (default: {field.default})" if field.default != "" else ""
             parser.add_argument(
                 flag,
                 type=kind,
                 default=field.default,
                 metavar=kind.__name__.upper(),
-                help=f"{words} (default: {field.default})",
+                help=words + default,
             )
     parser.add_argument(
         "--output", default="runs/model", metavar="DIR", help="folder of the run (default: runs/model)"

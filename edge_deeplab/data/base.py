@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from edge_deeplab.data.decode import Decode, UnknownId, present, stored_ids
 from edge_deeplab.errors import UserError
-from edge_deeplab.imaging import Frame, Labels, read_image, read_mask
+from edge_deeplab.imaging import Frame, Labels, read_image
 from edge_deeplab.metrics import IGNORE
 from edge_deeplab.plugins import discover
 from edge_deeplab.spec import PERSON_CLASSES, ClassInfo
 
 
+class SizeMismatch(UserError):
+    """A photo and its labels differ in size."""
+
+
 @dataclass(frozen=True)
 class Pair:
-    """A photo and the picture of its class ids."""
+    """A photo and the file that holds its labels: a picture of ids, or whatever the kind decodes."""
 
     image: Path
     mask: Path
@@ -31,11 +34,15 @@ class Split:
         name: For tables: last folder of the path and the split, e.g. ``eg/val``.
         pairs: In a fixed order (sorted by name).
         classes: Index = class id.
+        decode: A pair -> its class ids; by default the mask's own gray levels or palette indices.
+        notes: What the kind left out, a line each.
     """
 
     name: str
     pairs: tuple[Pair, ...]
     classes: tuple[ClassInfo, ...] = PERSON_CLASSES
+    decode: Decode = field(default=stored_ids, compare=False, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -44,31 +51,25 @@ class Split:
         """Photo BGR uint8 (H, W, 3) and class ids uint8 (H, W), 255 = ignore.
 
         Raises:
-            UserError: Unreadable, sizes differ, or an id out of range; the message names the pair.
+            UserError: Unreadable, sizes differ (:class:`SizeMismatch`), or an id out of range
+                (:class:`~edge_deeplab.data.decode.UnknownId`); the message names the pair.
         """
         pair = self.pairs[index]
-        image, mask = read_image(pair.image), read_mask(pair.mask)
-        if image.shape[:2] != mask.shape:
-            raise UserError(
+        image, labels = read_image(pair.image), self.decode(pair)
+        if image.shape[:2] != labels.shape:
+            turned = image.shape[:2] == labels.shape[::-1]
+            raise SizeMismatch(
                 f"photo and mask differ in size: {pair.image} is {image.shape[1]}x{image.shape[0]}, "
-                f"{pair.mask} is {mask.shape[1]}x{mask.shape[0]}; correct the pair or remove it"
+                f"{pair.mask} is {labels.shape[1]}x{labels.shape[0]}"
+                f"{' (does EXIF data turn the photo?)' if turned else ''}; correct the pair or remove it"
             )
-        if len(self.classes) == 2:
-            return image, _binary(mask)
-        highest = int(mask[mask != IGNORE].max(initial=0))
+        highest = max((value for value in present(labels) if value != IGNORE), default=0)
         if highest >= len(self.classes):
-            raise UserError(
+            raise UnknownId(
                 f"{pair.mask} holds class id {highest}, but there are only ids 0 to "
                 f"{len(self.classes) - 1} (255 = ignore)"
             )
-        return image, mask
-
-
-def _binary(mask: Labels) -> Labels:
-    """0/1 masks stay (255 = ignore beside a 1); 0/255 masks, soft edges included, are cut at 128."""
-    if (mask == 1).any() and np.isin(mask, (0, 1, IGNORE)).all():
-        return mask
-    return (mask >= 128).astype(np.uint8)
+        return image, labels
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,20 @@ class Kind:
     Attributes:
         help: One line for ``--help`` and docs.
         open: (path, split) -> :class:`Split`; raises UserError that says what is off.
+        splits: The parts it has; ``train`` and ``val`` at least.
+        license: What the data may be used for, in a few words, from its authors.
     """
 
     help: str
     open: Callable[[Path, str], Split]
+    splits: tuple[str, ...] = ("train", "val")
+    license: str = "that of your own pictures"
 
 
 def kinds() -> dict[str, Kind]:
-    """All data kinds by name."""
-    return discover("edge_deeplab.data", "kind_", "KIND")
+    """All data kinds by name: ``kind_coco_person.py`` is ``coco-person``."""
+    found: dict[str, Kind] = discover("edge_deeplab.data", "kind_", "KIND")
+    return {name.replace("_", "-"): kind for name, kind in found.items()}
 
 
 def open_split(spec: str, split: str) -> Split:
@@ -94,15 +100,17 @@ def open_split(spec: str, split: str) -> Split:
 
     Args:
         spec: ``KIND:PATH``, e.g. ``folder:../data/eg``.
-        split: ``train`` or ``val``.
+        split: ``train``, ``val``, or another part the kind has.
 
     Raises:
-        UserError: Unknown kind, or the layout is off.
+        UserError: Unknown kind or split, or the layout is off.
     """
     kind, colon, path = spec.partition(":")
     known = kinds()
     if not colon or kind not in known:
         raise UserError(f"--data {spec!r} must be KIND:PATH with KIND one of: {', '.join(known)}")
+    if split not in known[kind].splits:
+        raise UserError(f"{spec}: there is no split {split!r}; {kind} has {', '.join(known[kind].splits)}")
     opened = known[kind].open(Path(path).expanduser(), split)
     if not opened.pairs:
         raise UserError(f"{spec}: the {split} split is empty")

@@ -9,36 +9,38 @@ from __future__ import annotations
 import colorsys
 from pathlib import Path
 
+import numpy as np
+
 from edge_deeplab.data.base import Kind, Pair, Split
-from edge_deeplab.errors import UserError, because
-from edge_deeplab.imaging import IMAGE_SUFFIXES
+from edge_deeplab.data.decode import UnknownId, read_ids, stored_ids
+from edge_deeplab.data.layout import pair_by_name, pictures, read_lines, split_name
+from edge_deeplab.errors import UserError
+from edge_deeplab.imaging import Labels
+from edge_deeplab.metrics import IGNORE
 from edge_deeplab.spec import PERSON_CLASSES, ClassInfo
 
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    try:
-        files = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(
-            f"cannot read {folder}: {because(error)}; "
-            "a folder data set is PATH/{train,val}/{images,masks}"
-        ) from error
-    found: dict[str, Path] = {}
-    for file in files:
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-            if file.stem in found:
-                raise UserError(f"two pictures share a name: {found[file.stem]} and {file}")
-            found[file.stem] = file
-    return found
+LAYOUT = "a folder data set is PATH/{train,val}/{images,masks}"
 
 
-def _classes(path: Path) -> tuple[ClassInfo, ...]:
-    file = path / "classes.txt"
-    if not file.exists():
-        return PERSON_CLASSES
-    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+def _binary(pair: Pair) -> Labels:
+    """0/1 masks stay (255 = ignore beside a 1); 0/255 masks, soft edges included, are cut at 128."""
+    mask = read_ids(pair.mask)
+    if (mask == 1).any() and np.isin(mask, (0, 1, IGNORE)).all():
+        return mask
+    if 0 < mask.max() < 128:
+        raise UnknownId(
+            f"{pair.mask} holds values up to {mask.max()}; masks of two classes are 0/1 or 0/255 "
+            "(for more classes name them in classes.txt)"
+        )
+    return (mask >= 128).astype(np.uint8)
+
+
+def _classes(file: Path) -> tuple[ClassInfo, ...]:
+    names = read_lines(file)
     if len(names) < 2:
         raise UserError(f"{file} must name at least two classes, one a line")
+    if len(names) > IGNORE:
+        raise UserError(f"{file} names {len(names)} classes; at most 255 fit, as id 255 counts nowhere")
     # Evenly spread hues; the first class is background by convention and stays black.
     hues = (colorsys.hsv_to_rgb(k / (len(names) - 1), 0.75, 0.95) for k in range(len(names) - 1))
     colors = [(0, 0, 0), *((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in hues)]
@@ -46,16 +48,10 @@ def _classes(path: Path) -> tuple[ClassInfo, ...]:
 
 
 def _open(path: Path, split: str) -> Split:
-    images, masks = _pictures(path / split / "images"), _pictures(path / split / "masks")
-    for missing, where in ((images.keys() - masks.keys(), "mask"), (masks.keys() - images.keys(), "photo")):
-        if missing:
-            name = min(missing)
-            present = (images if where == "mask" else masks)[name]
-            raise UserError(
-                f"{present} has no {where} of the same name ({len(missing)} such in {path / split})"
-            )
-    pairs = tuple(Pair(image, masks[stem]) for stem, image in images.items())
-    return Split(f"{path.resolve().name}/{split}", pairs, _classes(path))
+    folder, names = path / split, path / "classes.txt"
+    classes = _classes(names) if names.exists() else PERSON_CLASSES
+    pairs = pair_by_name(pictures(folder / "images", LAYOUT), pictures(folder / "masks", LAYOUT), folder)
+    return Split(split_name(path, split), pairs, classes, _binary if len(classes) == 2 else stored_ids)
 
 
-KIND = Kind("folders {train,val}/{images,masks}, masks 0/255 or class ids", _open)
+KIND = Kind("folders {train,val}/{images,masks}, masks 0/255 or class ids", _open, ("train", "val", "test"))

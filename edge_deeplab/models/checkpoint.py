@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edge_deeplab.errors import UserError, needs
-from edge_deeplab.files import read_bytes, whole_file
+from edge_deeplab.files import read_bytes, write_bytes
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.variants import Architecture
 from edge_deeplab.spec import METADATA_KEY, InputContract
@@ -39,7 +39,7 @@ def save_checkpoint(
         The contract as written, with the hash of the stored tensors.
     """
     with needs("train"):
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
     tensors = {
         name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")
@@ -49,13 +49,22 @@ def save_checkpoint(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     provenance = dataclasses.replace(contract.provenance, weights_sha256=fingerprint(tensors))
     contract = contract.replace(provenance=provenance)
+    # The output stride may have been switched since construction; the file keeps the present one.
+    architecture = dataclasses.replace(model.architecture, output_stride=model.backbone.output_stride)
     metadata = {
         METADATA_KEY: contract.to_json(),
-        ARCHITECTURE_KEY: json.dumps(dataclasses.asdict(model.architecture)),
+        ARCHITECTURE_KEY: json.dumps(dataclasses.asdict(architecture)),
     }
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_bytes(path, _reproducible(save(tensors, metadata)))
     return contract
+
+
+def _reproducible(data: bytes) -> bytes:
+    """The same file with its header in sorted order: safetensors shuffles metadata keys."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned to 8 bytes
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def load_checkpoint(path: str | Path, *, variant: str | None = None) -> tuple[DeepLabV3Plus, InputContract]:

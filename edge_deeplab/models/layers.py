@@ -46,7 +46,13 @@ class Conv2d(nn.Conv2d):
         self.set_rate(stride, dilation)
 
     def set_rate(self, stride: int, dilation: int) -> None:
-        """Set stride and atrous rate; weights stay as they are."""
+        """Set stride and atrous rate; weights stay as they are.
+
+        Raises:
+            ValueError: Both above 1: the papers need none, and the backward pass here knows none.
+        """
+        if stride > 1 and dilation > 1:
+            raise ValueError(f"stride {stride} and atrous rate {dilation} at once are not supported")
         self.stride, self.dilation = (stride, stride), (dilation, dilation)
         reach = dilation * (self.kernel_size[0] // 2)
         self.padding = (reach, reach)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from edge_deeplab.zoo import find, shipped
 
 TORCHVISION = "torchvision"
 """``--init torchvision`` downloads the ImageNet weights; any other value is a file."""
+
+
+TORCHVISION_EPS = 1e-5
 
 
 def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
@@ -61,15 +67,21 @@ def _download_torchvision() -> dict[str, Tensor]:
     weights = MobileNet_V2_Weights.IMAGENET1K_V2
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash differs
+        reason = because(error) if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"cannot download {weights.url}: {because(error)}; fetch it elsewhere and give it as --init FILE"
+            f"cannot download {weights.url}: {reason}; fetch it elsewhere and give it as --init FILE"
         ) from error
     return state
 
 
 def _from_torchvision(model: DeepLabV3Plus, state: Mapping[str, Tensor]) -> str:
-    """torchvision counts the stem as features.0 and block k as features.k, layers in our order."""
+    """torchvision counts the stem as features.0 and block k as features.k, layers in our order.
+
+    Its batch norms have an epsilon of 1e-5, ours the 1e-3 of TF-Slim; the scale takes up the difference.
+    """
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError("these weights are no state dict of tensors")
     source = [
         v
         for k, v in state.items()
@@ -82,6 +94,9 @@ def _from_torchvision(model: DeepLabV3Plus, state: Mapping[str, Tensor]) -> str:
     if [tuple(v.shape) for v in source] != shapes:
         raise UserError("these weights are not a torchvision mobilenet_v2 of this variant's width")
     model.backbone.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
+    for _, norm in _units(model.backbone):
+        if norm.running_var is not None:
+            norm.weight.data *= ((norm.running_var + norm.eps) / (norm.running_var + TORCHVISION_EPS)).sqrt()
     return f"backbone from torchvision's MobileNetV2, {len(source)} tensors"
 
 
@@ -118,20 +133,27 @@ def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
     MobileNetV2 of TF-Slim. Each norm gets the mean and variance that its convolution shows on real
     pictures, and the scale and shift that undo them.
     """
-    read_bytes(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             arrays: dict[str, Any] = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"{path} is damaged or no .npz file") from error
     weights = [v for k, v in sorted(arrays.items()) if k.endswith("|weight")]
     biases = [v for k, v in sorted(arrays.items()) if k.endswith("|bias")]
     units = list(_units(model.backbone))
-    fits = (
-        len(weights) >= len(units)
-        and len(biases) >= len(units)
-        and all(tuple(w.shape) == tuple(c.weight.shape) for (c, _), w in zip(units, weights, strict=False))
+    fits = len(weights) >= len(units) and all(
+        weight.shape == tuple(convolution.weight.shape) and bias.shape == (convolution.out_channels,)
+        for (convolution, _), weight, bias in zip(units, weights, biases, strict=False)
     )
+    fits = fits and len(biases) >= len(units)
     if not fits:
         raise UserError(
             f"{path} does not hold a MobileNetV2 of this variant's width (51 convolutions, in order)"

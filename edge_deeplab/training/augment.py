@@ -115,9 +115,30 @@ def photometric() -> v2.Transform:
             Gain(0.4),
             v2.RandomGrayscale(0.05),
             v2.RandomApply([v2.GaussianBlur(5, (0.4, 1.6))], 0.1),
-            v2.RandomApply([v2.JPEG((35, 90))], 0.15),
+            v2.RandomApply([Compression(35, 90)], 0.15),
         ]
     )
+
+
+class Compression(v2.Transform):
+    """JPEG at a quality drawn from [low, high]; torchvision's own JPEG is deprecated since 0.29."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the quality."""
+        return {"quality": int(uniform(self.low, self.high + 1))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Encode and decode a picture; labels pass through."""
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy()[..., ::-1])  # OpenCV encodes BGR
+        _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, params["quality"]])
+        decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1].copy()
+        return tv_tensors.Image(torch.from_numpy(decoded).permute(2, 0, 1))
 
 
 class Gain(v2.Transform):

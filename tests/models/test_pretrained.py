@@ -196,12 +196,12 @@ def theirs() -> nn.Module:
 def test_torchvisions_weights_keep_their_function(tmp_path: Path, theirs: Any, images: Tensor) -> None:
     torch.save(theirs.state_dict(), tmp_path / "mobilenet.pth")
     model = small(2, width=1.0, output_stride=32, padding="symmetric")
-    head = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("backbone.")}
-    log = initialise(model, str(tmp_path / "mobilenet.pth"), images)
-    assert "torchvision" in log
     for module in model.modules():  # TF-Slim's epsilon is ours, theirs is PyTorch's
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-5
+    head = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("backbone.")}
+    log = initialise(model, str(tmp_path / "mobilenet.pth"), images)
+    assert "torchvision" in log
     with torch.no_grad():
         wanted = theirs.features[:18](images)
         wanted_low_level = theirs.features[:4](images)

@@ -235,14 +235,14 @@ def test_a_killed_run_resumes_to_the_same_weights(
 ) -> None:
     """kill -9 at a random moment: in a step, while a file is written, during an evaluation."""
     output = tmp_path / "run"
-    # As if run without a terminal; the pauses make sure that the run is still going when it is killed.
+    # The pauses make sure that the run is still going when it is killed.
     program = (
         "import sys, time, json\n"
         "from pathlib import Path\n"
         "from edge_deeplab.training import engine\n"
         "from edge_deeplab.training.config import TrainConfig\n"
         "step = engine.Trainer._train_step\n"
-        "engine.Trainer._train_step = lambda self, batch: (time.sleep(0.02), step(self, batch))[1]\n"
+        "engine.Trainer._train_step = lambda self, batch: (time.sleep(0.1), step(self, batch))[1]\n"
         "values = json.loads(sys.argv[1])\n"
         "values.update(data=tuple(values['data']), size=tuple(values['size']), workers=1)\n"
         "engine.train(TrainConfig(**values), Path(sys.argv[2]))\n"
@@ -251,10 +251,10 @@ def test_a_killed_run_resumes_to_the_same_weights(
     with (tmp_path / "words").open("wb") as words:
         process = subprocess.Popen(command, stdout=words, stderr=words)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while not (output / STATE).exists():
                 assert process.poll() is None, (tmp_path / "words").read_text()
-                assert time.monotonic() < deadline, "no checkpoint after two minutes"
+                assert time.monotonic() < deadline, "no checkpoint after ten minutes"
                 time.sleep(0.005)
             time.sleep(random.uniform(0, 0.5))
         finally:
@@ -313,7 +313,7 @@ def test_a_finished_run_can_be_resumed_and_stays(tmp_path: Path, config: TrainCo
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lr": 1e-3}, r"lr 0\.005"),
+        ({"weight_decay": 0.1}, r"weight_decay 0\.01"),
         ({"seed": 4, "batch": 3}, "batch 4, seed 3"),
         ({"variant": "lite"}, "variant 'nano'"),
         ({"epochs": 11}, "epochs 10"),
@@ -328,7 +328,7 @@ def test_resuming_with_other_settings_is_refused(
     with pytest.raises(UserError, match=rf"was trained with other settings \({words}\); give the same ones"):
         train(dataclasses.replace(config, **changes), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / STATE).read_bytes() == before
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["lr"] == 5e-3
+    assert (tmp_path / "run" / "config.json").read_bytes() == (finished / "config.json").read_bytes()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig, finished: Path) -> None:

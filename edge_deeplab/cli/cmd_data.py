@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 SHOWN = 10
 """Problems of one sort that are printed; all of them are in the report."""
 
+WORTH_PROCESSES = 500
+"""Pairs from which a process a core is started unless told: starting one takes about a second."""
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -24,7 +27,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", default=["train", "val"], metavar="NAME", help="default: train val"
     )
     check.add_argument("--output", metavar="DIR", help="write a contact sheet of each split and report.json")
-    check.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
+    check.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes (default: one a core, or one for fewer than 500 pairs)",
+    )
     about = "the data set layouts that --data takes"
     actions.add_parser("kinds", help=about, description=about)
 
@@ -53,11 +61,15 @@ def _check(args: argparse.Namespace) -> int:
     from edge_deeplab.files import write_text
     from edge_deeplab.imaging import write_image
 
-    workers = args.workers or os.cpu_count() or 1
     names = list(dict.fromkeys(args.split))
     splits = [open_split(args.data, name) for name in names]  # all, before the long part begins
+    cores = os.cpu_count() or 1
     summaries = [
-        check_split(split, workers=workers, progress=partial(bar, desc=split.name, unit="pair"))
+        check_split(
+            split,
+            workers=args.workers or (cores if len(split) >= WORTH_PROCESSES else 1),
+            progress=partial(bar, desc=split.name, unit="pair"),
+        )
         for split in splits
     ]
     twins = [
@@ -92,7 +104,7 @@ def _print_summary(summary: Summary) -> None:
         " to ".join("{}x{}".format(*size) for size in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else "-"
     )
     read = sum(summary.sizes.values())
-    print(f"{summary.split.name}: {len(summary.split)} pairs, {read} of them sound, {span}")
+    print(f"{summary.split.name}: {len(summary.split)} pairs, {read} sound, {span}")
     notes = list(summary.split.notes)
     if summary.unlabelled:
         notes.append(f"{summary.unlabelled} pictures in which nothing counts")
@@ -123,21 +135,21 @@ def _print_classes(summaries: list[Summary]) -> None:
 
 def _print_problems(problems: list[Problem]) -> None:
     titles = {
-        "unreadable": "cannot be read",
-        "size": "photo and mask differ in size",
-        "id": "label ids out of range",
-        "duplicate": "the same photo in two splits",
+        "unreadable": "that cannot be read",
+        "size": "with a photo and mask of different size",
+        "id": "with label ids out of range",
+        "duplicate": "with the same photo in two splits",
     }
     print()
     for what, title in titles.items():
         found = [problem for problem in problems if problem.what == what]
         if found:
-            print(f"{len(found)} pairs: {title}")
+            print(f"{len(found)} {title}:")
             for problem in found[:SHOWN]:
                 print(f"  {problem.message}")
             if len(found) > SHOWN:
                 print(f"  and {len(found) - SHOWN} more (--output DIR writes them all)")
-    print(f"{len(problems)} problems" if problems else "no problems found")
+    print(f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no problems found")
 
 
 COMMAND = Command("look at a data set: `data check SPEC`, `data kinds`", _arguments, _run)

@@ -15,7 +15,8 @@ CURE = "give the folder ADEChallengeData2016 (the full ADE20K with its parts has
 FOLDERS = {"train": "training", "val": "validation"}
 
 # First names of objectInfo150.txt, for copies without that file.
-_NAMES = """wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,
+_NAMES: str = """
+wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,
 table,mountain,plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,field,armchair,seat,
 fence,desk,rock,wardrobe,lamp,bathtub,railing,cushion,base,box,column,signboard,chest of drawers,counter,
 sand,sink,skyscraper,fireplace,refrigerator,grandstand,path,stairs,runway,case,pool table,pillow,
@@ -28,7 +29,7 @@ animal,bicycle,lake,dishwasher,screen,blanket,sculpture,hood,sconce,vase,traffic
 pier,crt screen,plate,monitor,bulletin board,shower,radiator,glass,clock,flag"""
 
 # The colours of the challenge's color150 table, RRGGBB.
-_COLORS = """
+_COLORS: str = """
 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33
 ff0652 8fff8c ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff
 08ffd6 07ffe0 ffb806 0aff47 ff290a 07ffff e0ff08 6608ff ff3d06 ffc207 ff7a08 00ff14 ff0829 ff0599 0633ff

@@ -44,7 +44,7 @@ class Make:
         depth: int = 8,
         line_filter: int = 0,
     ) -> Path:
-        """A palette PNG: indices ``ids`` (H, W) at ``depth`` bits, each line with a PNG line filter 0 to 2."""
+        """A palette PNG: indices ``ids`` (H, W) at ``depth`` bits, lines under PNG filter 0 to 2."""
         ids = np.asarray(ids, np.uint8)
         bits = np.unpackbits(ids[..., None], axis=2)[..., 8 - depth :].reshape(len(ids), -1)
         lines = np.packbits(bits, axis=1)

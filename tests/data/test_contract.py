@@ -156,3 +156,14 @@ def test_damage_names_the_labels(tmp_path: Path, make: Any, kind: str) -> None:
     labels.write_bytes(b"")
     with pytest.raises(UserError, match=re.escape(str(labels))):
         split.read(0)
+
+
+def test_the_kind_that_the_docs_show(tmp_path: Path, make: Any) -> None:
+    code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.S)
+    assert code
+    shown: dict[str, Any] = {}
+    exec(compile(code[1], "docs/data.md", "exec"), shown)
+    make.photo(tmp_path / "val" / "photos" / "a.jpg")
+    make.gray(tmp_path / "val" / "labels" / "a.png", make.ids(10, 30, 99))
+    split = shown["KIND"].open(tmp_path, "val")
+    np.testing.assert_array_equal(split.read(0)[1], make.ids(0, 2, 255))

@@ -65,5 +65,5 @@ def test_an_id_beyond_the_classes(root: Path, make: Any) -> None:
 
 def test_the_full_ade20k_is_another_data_set(tmp_path: Path) -> None:
     (tmp_path / "ADE20K_2021_17_01" / "images" / "ADE").mkdir(parents=True)
-    with pytest.raises(UserError, match="has no annotations; found images/; .*the full ADE20K"):
+    with pytest.raises(UserError, match=r"has no annotations; found images/; .*the full ADE20K"):
         open_split(f"ade20k:{tmp_path / 'ADE20K_2021_17_01'}", "val")

@@ -59,7 +59,7 @@ def test_train_id_pictures_come_first(root: Path, make: Any) -> None:
     assert [pair.mask.name.split("_")[-1] for pair in split.pairs] == ["labelTrainIds.png", "labelIds.png"]
     np.testing.assert_array_equal(split.read(0)[1], make.ids(18, 255))
     make.gray(path, make.ids(19))
-    with pytest.raises(UserError, match="labelTrainIds.png holds class id 19"):
+    with pytest.raises(UserError, match=r"labelTrainIds\.png holds class id 19"):
         split.read(0)
 
 

@@ -7,7 +7,7 @@ resizes, scales, thresholds or colours. Needs numpy and OpenCV only.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -193,6 +193,8 @@ def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "B
     Returns:
         (1, 3, height, width) or (1, height, width, 3), float32 or uint8, as the contract says.
     """
+    if channels not in get_args(Channels):
+        raise UserError(f"channels must be {' or '.join(get_args(Channels))}, not {channels!r}")
     return pack(to_input_size(as_color(frame), contract, channels=channels), contract)
 
 

@@ -23,7 +23,7 @@ from edge_deeplab import imaging
 from edge_deeplab.data import open_split
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.evaluation import as_record, evaluate
-from edge_deeplab.files import read_bytes, whole_file, write_text
+from edge_deeplab.files import read_bytes, write_bytes, write_text
 from edge_deeplab.models.checkpoint import read_safetensors, save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.pretrained import initialise
@@ -242,7 +242,7 @@ class Trainer:
     # -- state -------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -254,8 +254,7 @@ class Trainer:
             "config": json.dumps(dataclasses.asdict(self.config)),
             "contract": self.contract.to_json(),
         }
-        with whole_file(self.output / STATE) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, header)
+        write_bytes(self.output / STATE, save({k: v.contiguous() for k, v in tensors.items()}, header))
 
     def _load(self, path: Path) -> None:
         tensors, header = read_safetensors(path)

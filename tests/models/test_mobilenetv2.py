@@ -218,7 +218,7 @@ def test_a_wrong_rate_would_be_noticed(picture: Tensor) -> None:
 
 
 def test_a_replaced_convolution_is_not_ignored() -> None:
-    model = MobileNetV2(0.5, 16)
+    model: Any = MobileNetV2(0.5, 16)
     model.blocks[3].depthwise[0] = nn.Conv2d(96, 96, 3, groups=96)
     with pytest.raises(TypeError, match="the depthwise convolution was replaced"):
         model.set_output_stride(8)

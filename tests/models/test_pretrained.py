@@ -11,7 +11,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_deeplab.errors import UserError
@@ -59,9 +58,9 @@ def features(model: DeepLabV3Plus, x: Tensor) -> Tensor:
 # -- folded weights ------------------------------------------------------------------------------
 
 
-def folded(backbone: MobileNetV2) -> dict[str, NDArray[Any]]:
+def folded(backbone: MobileNetV2) -> dict[str, Any]:
     """What a converter writes: every convolution with the batch norm behind it folded in, in order."""
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Any] = {}
     convolution: nn.Conv2d | None = None
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -176,7 +175,8 @@ def test_a_damaged_npz(tmp_path: Path, source: DeepLabV3Plus, images: Tensor, da
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("readme.txt", "no array")
     else:
-        np.savez(path, **{"00|x|weight": np.array([{}], object)})
+        objects: dict[str, Any] = {"00|x|weight": np.array([{}], object)}
+        np.savez(path, **objects)
     with pytest.raises(UserError, match=r"w\.npz"):
         initialise(small(2), str(path), images)
 

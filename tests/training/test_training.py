@@ -192,7 +192,7 @@ def test_several_classes_in_bfloat16(tmp_path: Path, people: Path, config: Train
     shutil.copytree(people, tmp_path / "pets")
     (tmp_path / "pets" / "classes.txt").write_text("background\ncat\ndog\n")
     for number, path in enumerate(sorted((tmp_path / "pets").glob("*/masks/*.png"))):
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         mask[mask > 0] = 1 + number % 2
         mask[:3] = 255
         cv2.imwrite(str(path), mask)
@@ -516,7 +516,7 @@ def test_parameter_groups(config: TrainConfig) -> None:
     assert {(True, False, "BatchNorm2d"), (False, False, "BatchNorm2d"), (True, True, "Conv2d")} <= kinds
     assert found[id(model.classifier.bias)]["weight_decay"] == 0.0
     assert found[id(model.classifier.weight)]["weight_decay"] == 0.5
-    depthwise = model.aspp.atrous[0][0][0].weight
+    depthwise = model.get_parameter("aspp.atrous.0.0.0.weight")
     assert depthwise.shape[1] == 1
     assert found[id(depthwise)]["weight_decay"] == 0.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from edge_deeplab.spec import PERSON_CLASSES, ClassInfo, InputContract
 # Before torch is imported: one thread per process, so that -n auto does not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 cv2.setNumThreads(1)
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and their children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WITH_TORCH = importlib.util.find_spec("torch") is not None
 collect_ignore = [] if WITH_TORCH else ["models", "training"]

@@ -149,7 +149,7 @@ class Trainer:
         config = self.config
         batches = loader(self.samples, config, self.step, self.total)
         bar = tqdm(total=self.total, initial=self.step, unit="step", desc=config.name, smoothing=0.02)
-        with SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step) as board, bar:
+        with SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step + 1) as board, bar:
             recent: list[float] = []
             for batch in batches:
                 recent.append(self._train_step(batch))
@@ -186,10 +186,9 @@ class Trainer:
         )
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss is {value} at step {self.step}; {self.output / STATE} holds the last good state: "
-                "resume with a lower --lr"
-            )
+            state = self.output / STATE
+            cure = f"{state} holds the last good state: resume" if state.exists() else "start again"
+            raise UserError(f"the loss is {value} at step {self.step}; {cure} with a lower --lr")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -297,8 +296,8 @@ class Trainer:
             write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= self.step))
 
 
-RESUMABLE = {"workers", "threads", "checkpoint_every", "val_every"}
-"""Settings that may change on resume: they do not touch the weights."""
+RESUMABLE = {"workers", "threads", "checkpoint_every", "val_every", "lr"}
+"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights."""
 
 
 def _step_of(line: str) -> float:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_deeplab.errors import UserError
+from edge_deeplab.errors import UserError, because
 from edge_deeplab.files import read_bytes, write_bytes
 from edge_deeplab.spec import Channels, InputContract
 
@@ -53,6 +53,21 @@ def read_image(path: str | Path) -> Frame:
     if image is None:
         raise UserError(f"cannot read {path}: not a picture OpenCV can decode (JPEG, PNG, WebP, BMP, TIFF)")
     return image
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder by name, sub-folders left out.
+
+    Raises:
+        UserError: It cannot be read, or holds none.
+    """
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {because(error)}") from error
+    if not files:
+        raise UserError(f"no pictures in {folder} ({', '.join(IMAGE_SUFFIXES)})")
+    return files
 
 
 def read_mask(path: str | Path) -> Labels:

@@ -18,7 +18,7 @@ from edge_deeplab.data import Split
 from edge_deeplab.errors import UserError
 from edge_deeplab.export.base import Tolerance
 from edge_deeplab.files import sha256
-from edge_deeplab.imaging import IMAGE_SUFFIXES, Frame, Labels, read_image
+from edge_deeplab.imaging import Frame, Labels, pictures_in, read_image
 from edge_deeplab.metrics import Evaluator, agreement
 from edge_deeplab.runtimes.base import Runtime
 
@@ -108,13 +108,7 @@ def sample_views() -> Samples:
 
 def folder_pictures(folder: Path, count: int) -> Samples:
     """Up to ``count`` pictures of a folder, evenly spread."""
-    try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}") from error
-    if not files:
-        raise UserError(f"no pictures in {folder}")
-    return [(file.name, partial(_unlabelled, file)) for file in _spread(files, count)]
+    return [(file.name, partial(_unlabelled, file)) for file in _spread(pictures_in(folder), count)]
 
 
 def labelled_pictures(split: Split, count: int) -> Samples:

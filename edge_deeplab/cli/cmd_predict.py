@@ -69,21 +69,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _pictures(sources: list[str]) -> list[Path]:
     """Files as they are, folders by their pictures."""
-    from edge_deeplab.errors import UserError, because
-    from edge_deeplab.imaging import IMAGE_SUFFIXES
+    from edge_deeplab.imaging import pictures_in
 
-    found = []
+    found: list[Path] = []
     for source in map(Path, sources):
-        if not source.is_dir():
-            found.append(source)
-            continue
-        try:
-            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        except OSError as error:
-            raise UserError(f"cannot read {source}: {because(error)}") from error
-        if not inside:
-            raise UserError(f"no pictures in {source} ({', '.join(IMAGE_SUFFIXES)})")
-        found += inside
+        found += pictures_in(source) if source.is_dir() else [source]
     return found
 
 

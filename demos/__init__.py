@@ -1,1 +1,1 @@
-"""Runnable examples: the quick start behind ``make demo``."""
+"""What ``edge-deeplab demo`` runs (``demo_NAME.py``, each with a ``DEMO``), and examples to copy."""

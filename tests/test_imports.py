@@ -132,7 +132,9 @@ def test_runtimes_import_no_model_code_at_their_top(name: str) -> None:
     assert tops.isdisjoint({"models", "training", "export", "cli"})
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if part(name) == "cli"])
+@pytest.mark.parametrize(
+    "name", [name for name in SOURCES if part(name) == "cli" or name.startswith("edge_deeplab.demos.demo_")]
+)
 def test_commands_import_nothing_heavy_at_their_top(name: str) -> None:
     light = {"errors", "plugins", "version", "cli"}
     for found in imports(SOURCES[name]):

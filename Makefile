@@ -18,6 +18,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 
 check: lint types test  ## what CI runs
 

@@ -1,4 +1,4 @@
-"""Forward and backward of every depthwise convolution of a model: PyTorch's own against ours.
+"""Forward and backward of a model's strided and dilated depthwise convolutions: PyTorch's own against ours.
 
 On CPUs the gradient of a strided or dilated depthwise convolution takes oneDNN kernels that are far
 slower than the arithmetic asks for; ``edge_deeplab.models.layers`` goes around them in its backward
@@ -40,7 +40,7 @@ def stock(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -
 
 @contextmanager
 def depthwise_by(convolution: Convolution) -> Iterator[None]:
-    """Within the block, all depthwise layers that train on a CPU call ``convolution``."""
+    """Within the block, depthwise layers with a stride or a rate that train on a CPU call ``convolution``."""
     with mock.patch.object(_Depthwise, "apply", convolution):
         yield
 
@@ -58,7 +58,7 @@ class Case:
 
 
 def cases(name: str, height: int, width: int) -> Counter[Case]:
-    """The distinct geometries of a variant, and how many layers have each, in order of appearance."""
+    """The distinct strided or dilated geometries of a variant and how many layers have each, in order."""
     seen: Counter[Case] = Counter()
 
     def note(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Tensor:
@@ -91,7 +91,7 @@ def _name(case: Case) -> str:
 
 
 def table(found: Counter[Case], batch: int, dtype: torch.dtype, rounds: int) -> list[list[str]]:
-    """A row for every geometry, and the sum over all layers."""
+    """A row for every geometry, and their sum, each times the layers that have it."""
     rows = [["input", "stride", "rate", "layers", "stock ms", "ours ms", "stock / ours (95 %)"]]
     total = {"stock": np.zeros(rounds), "ours": np.zeros(rounds)}
     for case, layers in found.items():
@@ -100,7 +100,7 @@ def table(found: Counter[Case], batch: int, dtype: torch.dtype, rounds: int) -> 
             total[name] += layers * ms
         place = [_name(case), str(case.stride[0]), str(case.dilation[0]), str(layers)]
         rows.append([*place, *_figures(times)])
-    rows.append(["all layers", "", "", str(found.total()), *_figures(total)])
+    rows.append(["together", "", "", str(found.total()), *_figures(total)])
     return rows
 
 

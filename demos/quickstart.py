@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from edge_deeplab.errors import UserError, needs
-from edge_deeplab.export import export_model
+from edge_deeplab.export import VerificationError, export_model
 from edge_deeplab.files import write_text
 from edge_deeplab.imaging import Frame, write_image
 from edge_deeplab.runtimes import Runtime, Segmentation, open_model
@@ -45,8 +45,9 @@ def strip(frame: Frame, result: Segmentation) -> Frame:
     return np.hstack(pictures)
 
 
-def timings(model: Runtime, frame: Frame, runs: int = 50) -> dict[str, float]:
+def timings(model: Runtime, frame: Frame, threads: int, runs: int = 50) -> dict[str, float]:
     """Median milliseconds of each stage, after a warm-up."""
+    cv2.setNumThreads(threads)
     model.warmup(5)
     times = [model.segment(frame).times for _ in range(runs)]
     stages = ("preprocess", "inference", "postprocess", "total")
@@ -94,7 +95,7 @@ def run(output: Path) -> None:
     print("3/3  timing")
     for threads in (1, 2):
         with open_model(artefact, threads=threads) as model:
-            stages = timings(model, frame)
+            stages = timings(model, frame, threads)
         text = ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items())
         print(f"  {threads} thread{'s' if threads > 1 else ''}: {text} ms")
         rows += (
@@ -121,6 +122,12 @@ def main() -> int:
     except UserError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2
+    except VerificationError as error:
+        print(f"{error.report.table()}\nquickstart: refused, nothing was written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_deeplab.errors import UserError, because
@@ -27,8 +27,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         for folder in reversed([p for p in path.absolute().parents if not p.exists()]):
-            folder.mkdir()
-            made.append(folder)
+            with suppress(FileExistsError):  # somebody else was faster
+                folder.mkdir()
+                made.append(folder)
         if path.is_dir():
             raise UserError(f"cannot write {path}: it is a folder; give a file name")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)

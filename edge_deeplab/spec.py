@@ -111,6 +111,15 @@ class InputContract:
             ("threshold must lie between 0 and 1", not 0 < self.threshold < 1),
             ("std must not be 0", not all(self.std)),
             ("mean and std need three values", len(self.mean) != 3 or len(self.std) != 3),
+            ("mean and std must be finite", not all(map(math.isfinite, (*self.mean, *self.std)))),
+            (
+                f"dynamic axes are batch, height and width, not {', '.join(self.dynamic)}",
+                not set(self.dynamic) <= {"batch", "height", "width"},
+            ),
+            (
+                "a class color is three numbers, 0..255",
+                any(len(c.color) != 3 or not all(0 <= v <= 255 for v in c.color) for c in self.classes),
+            ),
             ("head_stride must be at least 1", self.head_stride < 1),
             *(
                 (

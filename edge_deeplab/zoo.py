@@ -48,8 +48,12 @@ def checkpoint_contract(path: Path) -> InputContract:
     """
     data = read_bytes(path)
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        text = header["__metadata__"][METADATA_KEY]
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        text = header.pop("__metadata__")[METADATA_KEY]
+        end = start + max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged or not one of edge-deeplab's checkpoints") from error
+    if len(data) != end:
+        raise UserError(f"{path} is cut short: {len(data)} of {end} bytes; copy or download it again")
     return InputContract.from_json(text, source=str(path))

@@ -20,6 +20,10 @@ from edge_deeplab.zoo import find
 __all__ = ["Runtime", "Segmentation", "Times", "open_model", "runtimes"]
 
 
+MOST_THREADS = 256
+"""More than any machine this is for has cores; far larger numbers make thread pools hang."""
+
+
 def runtimes() -> dict[str, type[Runtime]]:
     """All runtimes by name: the files ``on_NAME.py`` of this folder."""
     return discover("edge_deeplab.runtimes", "on_", "RUNTIME")
@@ -30,15 +34,18 @@ def open_model(model: str | Path = "portrait", *, threads: int | None = None, **
 
     Args:
         model: A shipped name (see ``edge-deeplab models``) or a path.
-        threads: CPU threads; None leaves the choice to the runtime.
+        threads: CPU threads; None leaves the choice to the runtime. OpenCV's own, used in pre- and
+            post-processing, belong to the process: ``cv2.setNumThreads``.
         **options: What the runtime takes: ``providers=["cuda"]`` for ONNX Runtime, ``device="cuda"``
             for PyTorch.
 
     Raises:
         UserError: No such model, damaged, not one of ours, or its runtime is not installed.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"threads must be at least 1, not {threads}; None leaves the choice to the runtime")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(
+            f"threads must be from 1 to {MOST_THREADS}, not {threads}; None leaves the choice to the runtime"
+        )
     path = find(str(model))
     known = {suffix: runtime for runtime in runtimes().values() for suffix in runtime.suffixes}
     if path.suffix not in known:

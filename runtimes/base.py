@@ -177,6 +177,9 @@ class Runtime(ABC):
         """Free what the runtime holds; further calls fail with a clear message."""
         self._closed = True
 
+    def _was_closed(self) -> UserError:
+        return UserError(f"{self.contract.name}: this runtime was closed; open the model again")
+
     def __enter__(self) -> Self:
         return self
 
@@ -185,7 +188,7 @@ class Runtime(ABC):
 
     def _infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
         if self._closed:
-            raise UserError(f"{self.contract.name}: this runtime was closed; open the model again")
+            raise self._was_closed()
         if self.reentrant:
             return self.infer(tensor)
         with self._lock:

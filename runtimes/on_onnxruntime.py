@@ -109,13 +109,24 @@ class OnnxRuntime(Runtime):
 
     def describe(self) -> dict[str, str]:
         """Providers in use and threads."""
-        threads = self.session.get_session_options().intra_op_num_threads
-        return {"providers": ", ".join(self.session.get_providers()), "threads": str(threads or "all")}
+        session = self._opened()
+        threads = session.get_session_options().intra_op_num_threads
+        return {"providers": ", ".join(session.get_providers()), "threads": str(threads or "all")}
 
     def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """Input tensor -> output tensor, both with batch axis."""
-        output: NDArray[Any] = self.session.run([self._output], {self._input: tensor})[0]
+        output: NDArray[Any] = self._opened().run([self._output], {self._input: tensor})[0]
         return output
+
+    def close(self) -> None:
+        """Give the session's memory back; calls under way in other threads still end well."""
+        super().close()
+        self.session = None
+
+    def _opened(self) -> Any:
+        if self.session is None:
+            raise self._was_closed()
+        return self.session
 
 
 def _resized(contract: InputContract, size: tuple[int, int], path: str) -> InputContract:

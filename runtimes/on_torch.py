@@ -44,6 +44,8 @@ class TorchRuntime(Runtime):
             torch.set_num_threads(threads)
         try:
             self.device = torch.device(device)
+            if self.device.type == "meta":
+                raise RuntimeError("it computes nothing")
             self.model = model.to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error

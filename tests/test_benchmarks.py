@@ -161,10 +161,10 @@ def test_absent_folder_is_one_line(
 # -- depthwise and training step ---------------------------------------------------------------------
 
 
-def test_cases_are_the_depthwise_layers_of_the_variant() -> None:
+def test_cases_are_the_strided_and_dilated_depthwise_layers_of_the_variant() -> None:
     depthwise = script("depthwise")
     found = depthwise.cases("lite", 256, 256)
-    assert found.total() == 17 + 3 + 1  # blocks, atrous branches, decoder
+    assert found.total() == 3 + 3 + 3  # strided blocks, blocks 15 to 17, atrous branches
     assert {c.dilation[0] for c in found} == {1, 2, 6, 12, 18}
     strided = {(c.channels, c.height) for c in found if c.stride[0] == 2}
     assert strided == {(96, 129), (144, 65), (192, 33)}  # SAME padding included
@@ -176,7 +176,7 @@ def test_stock_takes_the_place_of_our_backward_and_leaves_it() -> None:
 
     from edge_deeplab.models.layers import Conv2d
 
-    layer, x = Conv2d(4, 4, 3, groups=4), torch.zeros(1, 4, 8, 8)
+    layer, x = Conv2d(4, 4, 3, groups=4, dilation=2), torch.zeros(1, 4, 8, 8)
     with depthwise.depthwise_by(depthwise.stock):
         assert "_Depthwise" not in layer(x).grad_fn.name()
     assert "_Depthwise" in layer(x).grad_fn.name()

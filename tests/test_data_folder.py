@@ -285,3 +285,22 @@ def test_splits_are_plain_values() -> None:
     split = Split("toys/val", (), (ClassInfo("a", (0, 0, 0)), ClassInfo("b", (1, 2, 3))))
     assert len(split) == 0
     assert split == Split("toys/val", (), split.classes)
+
+
+def test_a_split_follows_one_convention(tmp_path: Path) -> None:
+    """A 0/1 mask of nobody may hold 0 and 255 only: 255 is "ignore" there, never a person."""
+    with_mask(tmp_path, [[0, 1], [1, 255]])
+    write(tmp_path / "val" / "images" / "a.png", np.zeros((2, 2, 3)))
+    write(tmp_path / "val" / "masks" / "a.png", [[0, 255], [0, 0]])
+    split = open_split(f"folder:{tmp_path}", "val")
+    np.testing.assert_array_equal(split.read(0)[1], [[0, 255], [0, 0]])
+    write(tmp_path / "val" / "masks" / "a.png", [[0, 200], [0, 0]])
+    split = open_split(f"folder:{tmp_path}", "val")
+    np.testing.assert_array_equal(split.read(0)[1], [[0, 1], [0, 0]])
+    with pytest.raises(UserError, match=r"x\.png is a 0/1 mask .*, unlike others of its split"):
+        split.read(1)
+    (tmp_path / "val" / "images" / "a.png").rename(tmp_path / "val" / "images" / "z.png")
+    (tmp_path / "val" / "masks" / "a.png").rename(tmp_path / "val" / "masks" / "z.png")
+    split = open_split(f"folder:{tmp_path}", "val")
+    with pytest.raises(UserError, match=r"z\.png is no 0/1 mask .*, unlike others of its split"):
+        split.read(1)

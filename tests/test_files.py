@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,3 +249,16 @@ def test_read_errors(tmp_path: Path, open_folder: Path) -> None:
     (open_folder / "secret").chmod(0)
     with as_nobody(), pytest.raises(UserError, match="permission denied"):
         read_bytes(open_folder / "secret")
+
+
+def test_two_processes_may_make_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody makes the folder between the look and the making."""
+    made = Path.mkdir
+
+    def second(self: Path, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        made(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", second)
+    write_text(tmp_path / "a" / "b" / "x.txt", "whole")
+    assert (tmp_path / "a" / "b" / "x.txt").read_text() == "whole"

@@ -517,6 +517,14 @@ def test_big_frames_are_averaged_not_sampled(
     assert np.abs(tensor[0] - means).max() <= 1
 
 
+def test_a_frame_that_shrinks_by_two_in_one_direction_only_is_sampled(contract: InputContract) -> None:
+    """Area averaging would give every column the mean of its three; bilinear takes the middle one."""
+    frame = np.zeros((64, 96 * 3, 3), np.uint8)
+    frame[:, 1::3] = 200
+    tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"))
+    assert (tensor == 200).all()
+
+
 @pytest.mark.parametrize(
     ("size", "place"),
     [
@@ -601,7 +609,7 @@ def test_scores_equal_the_reference(
     assert scores is not None
     assert (labels.dtype, scores.dtype) == (np.uint8, np.float32)
     wanted = resized(output[0], contract, *size)
-    np.testing.assert_allclose(scores, wanted, atol=1e-4)
+    np.testing.assert_allclose(scores, wanted, atol=1e-5)
     np.testing.assert_array_equal(labels, scores >= 0)
 
 

@@ -112,6 +112,11 @@ def test_defaults_are_the_documented_ones(contract: InputContract) -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std must not be 0"),
         ({"mean": (1.0, 2.0)}, "mean and std need three values"),
         ({"std": (1.0, 2.0, 3.0, 4.0)}, "mean and std need three values"),
+        ({"mean": (1.0, math.nan, 1.0)}, "mean and std must be finite"),
+        ({"std": (1.0, math.inf, 1.0)}, "mean and std must be finite"),
+        ({"dynamic": ("batch", "depth")}, "dynamic axes are batch, height and width, not batch, depth"),
+        ({"classes": (*PERSON_CLASSES[:1], ClassInfo("x", (0, 256, 0)))}, "three numbers, 0..255"),
+        ({"classes": (*PERSON_CLASSES[:1], ClassInfo("x", (0, 1)))}, "three numbers, 0..255"),  # type: ignore[arg-type]
         ({"head_stride": 0}, "head_stride must be at least 1"),
         ({"resize": "crop"}, "resize must be one of stretch, letterbox, not 'crop'"),
         ({"channels": "GRB"}, "channels must be one of RGB, BGR, not 'GRB'"),

@@ -57,13 +57,19 @@ class Conv2d(nn.Conv2d):
         reach = dilation * (self.kernel_size[0] // 2)
         self.padding = (reach, reach)
 
+    @property
+    def _slow_to_train(self) -> bool:
+        """A depthwise 3x3 with a stride or a rate: what :class:`_Depthwise` is for."""
+        depthwise = self.groups == self.in_channels == self.out_channels
+        return depthwise and self.kernel_size == (3, 3) and (self.stride[0] > 1 or self.dilation[0] > 1)
+
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
         if self.same and self.stride[0] == 2 and self.kernel_size[0] > 1:
             height, width = x.shape[-2:]
             x, padding = F.pad(x, (width % 2, 1, height % 2, 1)), (0, 0)
         trains = torch.is_grad_enabled() and self.weight.requires_grad
-        if self.groups == 1 or x.device.type != "cpu" or not trains:
+        if not (self._slow_to_train and x.device.type == "cpu" and trains):
             return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
         weight: Tensor = self.weight
         if torch.is_autocast_enabled("cpu"):

@@ -36,6 +36,10 @@ def average(paths: Sequence[str | Path], weights: Sequence[float], output: str |
     for path, (other, its) in zip(paths, loaded, strict=True):
         if other.architecture != model.architecture or its.classes != contract.classes:
             raise UserError(f"{path} is not of the same variant and classes as {paths[0]}")
+        if _pixels(its) != _pixels(contract):
+            raise UserError(
+                f"{path} takes its pixels otherwise than {paths[0]} (scaling, channel order or resize)"
+            )
     shares = [weight / sum(weights) for weight in weights]
     states = [other.state_dict() for other, _ in loaded]
     mixed = {
@@ -51,3 +55,7 @@ def average(paths: Sequence[str | Path], weights: Sequence[float], output: str |
     data = tuple(dict.fromkeys(line for _, its in loaded for line in its.provenance.data))
     provenance = dataclasses.replace(contract.provenance, data=data)
     return save_checkpoint(output, model, contract.replace(metrics={}, provenance=provenance))
+
+
+def _pixels(contract: InputContract) -> tuple[object, ...]:
+    return contract.mean, contract.std, contract.channels, contract.resize

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge_deeplab.imaging import write_image
+from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
 from edge_deeplab.spec import METADATA_KEY
 from edge_deeplab.zoo import shipped
 from tests.cli.support import ODD, Run, make_odd
@@ -389,6 +390,10 @@ def test_averages_are_refused_in_one_line(run: Run, checkpoint: Path, tmp_path: 
     run("average", checkpoint, checkpoint, "--weights", "1", "--output", output).refused("one weight")
     run("average", checkpoint, tmp_path / "no.safetensors", "--output", output).refused("no such file")
     run("average", checkpoint, checkpoint, "--output", tmp_path / "x.onnx").refused("end in .safetensors")
+    model, contract = load_checkpoint(checkpoint)
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, model, contract.replace(mean=(0.0, 0.0, 0.0)))
+    run("average", checkpoint, other, "--output", output).refused("takes its pixels otherwise")
     assert not output.exists()
 
 
@@ -433,3 +438,10 @@ def test_a_turned_photo_is_seen_upright(run: Run, toy: Path, tmp_path: Path) -> 
     assert mask.shape == (96, 64)
     assert mask[:40].max() == 0
     assert mask[56:].min() == 1
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.999])
+def test_info_refuses_a_checkpoint_cut_short(run: Run, checkpoint: Path, tmp_path: Path, keep: float) -> None:
+    broken, data = tmp_path / "broken.safetensors", checkpoint.read_bytes()
+    broken.write_bytes(data[: int(keep * len(data))])
+    run("info", broken).refused("broken.safetensors is cut short")

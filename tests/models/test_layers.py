@@ -259,3 +259,19 @@ def test_bilinear_has_half_pixel_centres(size: tuple[int, int]) -> None:
     ours = bilinear(plane[None, None], size)[0, 0].numpy()
     theirs = cv2.resize(plane.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
     assert abs(ours - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(Conv2d(8, 8, 3, groups=4, dilation=2), id="grouped"),
+        pytest.param(Conv2d(4, 8, 3, groups=4, dilation=2), id="two filters a channel"),
+        pytest.param(Conv2d(4, 4, 5, groups=4, dilation=2), id="5x5"),
+        pytest.param(Conv2d(4, 4, 3, groups=4), id="no stride, no rate"),
+    ],
+)
+def test_other_convolutions_keep_autograds_gradient(layer: Conv2d) -> None:
+    """On a map so small that the tap-by-tap path, which knows 3x3 depthwise only, would be taken."""
+    x = torch.randn(2, layer.in_channels, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert "_Depthwise" not in layer.double()(x).grad_fn.name()
+    assert torch.autograd.gradcheck(layer, (x,))

@@ -102,8 +102,8 @@ def test_labels_have_the_frames_own_size(model: Runtime, name: str) -> None:
 
 def test_there_is_something_to_see(model: Runtime) -> None:
     """Both classes occur, so that the other tests compare more than empty masks."""
-    labels = model.segment(picture(211, 150)).labels
-    assert 0.05 < labels.mean() < 0.95
+    labels = model.segment(picture(110, 150)).labels
+    assert 0.02 < labels.mean() < 0.98
 
 
 def test_the_layout_in_memory_does_not_matter(model: Runtime) -> None:
@@ -305,7 +305,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_there_is_at_least_one_thread(path: Path, threads: int) -> None:
-    with pytest.raises(UserError, match=f"threads must be at least 1, not {threads}"):
+    with pytest.raises(UserError, match=f"threads must be from 1 to 256, not {threads}"):
         open_model(path, threads=threads)
 
 

@@ -11,6 +11,7 @@ from edge_deeplab.errors import MissingExtra, UserError
 from edge_deeplab.imaging import read_image
 from edge_deeplab.runtimes import open_model, runtimes
 from edge_deeplab.zoo import shipped
+from tests.runtimes.artefacts import toy_onnx
 
 SHIPPED = [(name, path) for name, files in shipped().items() for path in files.values()]
 PORTRAIT = Path(__file__).resolve().parents[2] / "export" / "sample.jpg"
@@ -96,3 +97,9 @@ def test_an_error_inside_a_runtime_is_not_taken_for_an_unknown_option(
     monkeypatch.setattr(runtimes()["onnxruntime"], "open", broken)
     with pytest.raises(TypeError, match="a bug"):
         open_model(toy)
+
+
+def test_a_number_of_threads_no_machine_has_is_refused(tmp_path: Path) -> None:
+    """10000 would otherwise hang in the making of a thread pool."""
+    with pytest.raises(UserError, match="threads must be from 1 to 256, not 10000"):
+        open_model(toy_onnx(tmp_path / "toy.onnx"), threads=10000)

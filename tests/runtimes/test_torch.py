@@ -51,3 +51,9 @@ def test_every_head_runs_in_pytorch_too(head: Head) -> None:
     result = model.segment(picture(37, 53))
     assert (result.labels.dtype, result.labels.shape) == (np.uint8, (37, 53))
     assert (result.probability is None) == (head == "classmap")
+
+
+def test_the_meta_device_computes_nothing(tmp_path: Path) -> None:
+    path = nano_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="device 'meta' cannot be used: it computes nothing"):
+        open_model(path, device="meta")

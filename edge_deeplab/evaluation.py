@@ -48,6 +48,11 @@ def check_classes(contract: InputContract, split: Split) -> None:
         )
 
 
+def metric_name(split: Split) -> str:
+    """Name in a contract's metrics of the figure that models are chosen by, e.g. ``eg/val iou``."""
+    return f"{split.name} {'iou' if len(split.classes) == 2 else 'miou'}"
+
+
 def as_record(scores: Scores, split: Split) -> dict[str, Any]:
     """The scores as a JSON-ready dict, classes by name; None for what does not exist (JSON has no NaN)."""
     names = [info.name for info in split.classes]

@@ -33,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from edge_deeplab.data import open_split
-    from edge_deeplab.evaluation import as_record, check_classes, evaluate
+    from edge_deeplab.evaluation import as_record, check_classes, evaluate, metric_name
     from edge_deeplab.files import write_text
 
     checkpoint = _checkpoint(args.model) if args.record else None
@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
             progress = partial(bar, desc=split.name, unit="picture")
             scores = evaluate(lambda frame: model.segment(frame).labels, split, progress=progress)
             records.append(as_record(scores, split))
-            figures[f"{split.name} iou"] = scores.foreground_iou
+            figures[metric_name(split)] = scores.foreground_iou
             edges = [v for v in scores.boundary_iou[model.contract.binary :] if not math.isnan(v)]
             edge = sum(edges) / len(edges) if edges else math.nan
             print(

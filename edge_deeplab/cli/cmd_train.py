@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any, Literal, get_args, get_origin
 
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import size
@@ -11,31 +12,47 @@ from edge_deeplab.cli.arguments import size
 def _arguments(parser: argparse.ArgumentParser) -> None:
     import dataclasses
     import re
+    from typing import get_type_hints
 
     from edge_deeplab.training.config import TrainConfig
 
     described = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", TrainConfig.__doc__ or "", re.MULTILINE))
+    hints = get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        flag = "--" + field.name.replace("_", "-")
         words = " ".join(described[field.name].replace("`", "").split()).replace("%", "%%")
-        if field.name == "data":
-            parser.add_argument(flag, nargs="+", required=True, metavar="SPEC", help=words)
-        elif field.name == "size":
-            parser.add_argument(flag, type=size, default=field.default, metavar="HxW", help=words)
+        options = _options(hints[field.name])
+        if field.default is dataclasses.MISSING:
+            options["required"] = True
         else:
-            kind = type(field.default)
-            default = f" (default: {field.default})" if field.default != "" else ""
-            parser.add_argument(
-                flag,
-                type=kind,
-                default=field.default,
-                metavar=kind.__name__.upper(),
-                help=words + default,
-            )
+            options["default"] = field.default
+            words += f" (default: {_shown(field.default)})" if field.default not in ("", None) else ""
+        parser.add_argument("--" + field.name.replace("_", "-"), help=words, **options)
     parser.add_argument(
         "--output", default="runs/model", metavar="DIR", help="folder of the run (default: runs/model)"
     )
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --output was")
+
+
+def _options(hint: Any) -> dict[str, Any]:
+    """How argparse reads a value of a field's type."""
+    if get_origin(hint) is Literal:
+        values = get_args(hint)
+        return {"type": type(values[0]), "choices": values, "metavar": "|".join(map(str, values))}
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if hint == tuple[str, ...]:
+        return {"nargs": "+", "metavar": "SPEC"}
+    if hint in (tuple[int, int], tuple[int, int] | None):
+        return {"type": size, "metavar": "HxW"}
+    if hint == tuple[float, float]:
+        return {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
+    return {"type": hint, "metavar": hint.__name__.upper()}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ("x" if isinstance(value[0], int) else " ").join(map(str, value))
+    return str(value)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -50,7 +67,9 @@ def _run(args: argparse.Namespace) -> int:
     with needs("train"):
         from edge_deeplab.training.engine import train
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**{**values, "data": tuple(args.data)})
+    config = TrainConfig(
+        **{**values, "data": tuple(args.data), "scale": tuple(args.scale)},
+    )
     best = train(config, Path(args.output), resume=args.resume)
     print(f"best model: {best}")
     return 0

@@ -7,7 +7,6 @@ and a resume change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,17 +17,11 @@ from torchvision import tv_tensors
 
 from edge_deeplab.data import Split
 from edge_deeplab.imaging import Frame
-from edge_deeplab.training.augment import (
-    MILD,
-    WIDE,
-    Warp,
-    contour_band,
-    painted_background,
-    paste,
-    photometric,
-    uniform,
-)
+from edge_deeplab.training.augment import contour_band
 from edge_deeplab.training.config import TrainConfig
+from edge_deeplab.training.crops import crops
+from edge_deeplab.training.portraits import Portraits
+from edge_deeplab.training.sample import Recipe, Sample
 
 Key = tuple[int, int]
 """(epoch, index of the picture)."""
@@ -50,15 +43,14 @@ class Samples(Dataset[dict[str, Tensor]]):
         self.splits = splits
         self.config = config
         self.places = [(s, i) for s, split in enumerate(splits) for i in range(len(split))]
-        self.binary = len(splits[0].classes) == 2
-        self.mild = Warp(config.size, MILD, fill=0.1)
-        self.wide = Warp(config.size, WIDE, fill=0.3)
-        self.photometric = photometric()
+        binary = len(splits[0].classes) == 2
+        self.recipe: Recipe = crops(config) or Portraits(config, len(self.places), binary=binary)
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def _read(self, index: int) -> tuple[Any, Any]:
+    def read(self, index: int) -> Sample:
+        """A picture and its labels, as they are on disk."""
         split, position = self.places[index]
         image, label = self.splits[split].read(position)
         rgb: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
@@ -68,23 +60,10 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         epoch, index = key
-        c = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed_seed(c.seed, epoch, index))
-            share = c.strong * (0.5 if epoch >= c.epochs * (1 - c.mild_tail) else 1.0)
-            strong = uniform(0, 1) < share
-            image, label = self._read(index)
-            image, label = (self.wide if strong else self.mild)(image, label)
-            if strong and self.binary:
-                chance = uniform(0, 1)
-                if chance < 0.4:
-                    other = int(torch.randint(len(self), ()))
-                    onto, onto_label = self.wide(*self._read(other))
-                    image, label = paste(image, label, onto, onto_label)
-                elif chance < 0.4 + c.backdrop:
-                    image = painted_background(image, label)
-            image, label = self.photometric(tv_tensors.Image(image), tv_tensors.Mask(label))
-            band = torch.from_numpy(contour_band(label.numpy(), c.boundary_width))
+            torch.manual_seed(mixed_seed(self.config.seed, epoch, index))
+            image, label = self.recipe(self.read, epoch, index)
+            band = torch.from_numpy(contour_band(label.numpy(), self.config.boundary_width))
         return {
             "image": image.as_subclass(Tensor).contiguous(),
             "label": label.as_subclass(Tensor).contiguous(),

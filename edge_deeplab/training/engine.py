@@ -22,7 +22,7 @@ from tqdm import tqdm
 from edge_deeplab import imaging
 from edge_deeplab.data import open_split
 from edge_deeplab.errors import UserError, needs
-from edge_deeplab.evaluation import as_record, evaluate
+from edge_deeplab.evaluation import as_record, evaluate, metric_name
 from edge_deeplab.files import read_bytes, write_bytes, write_text
 from edge_deeplab.models.checkpoint import read_safetensors, save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
@@ -32,35 +32,11 @@ from edge_deeplab.runtimes.on_torch import TorchRuntime
 from edge_deeplab.spec import InputContract, Provenance
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.dataset import Samples, loader, mixed_seed
-from edge_deeplab.training.losses import segmentation_loss
+from edge_deeplab.training.losses import class_weights, segmentation_loss
+from edge_deeplab.training.optimizer import learning_rate, make_optimizer, set_rate
 
 STATE = "last.safetensors"
 BEST = "best.safetensors"
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Factor on the peak rate: linear warm-up, then poly (1 - t)^power (DeepLab, section 4.1)."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    return float((1 - (step - config.warmup) / max(1, total - config.warmup)) ** config.power)
-
-
-def parameter_groups(model: DeepLabV3Plus, config: TrainConfig) -> list[dict[str, Any]]:
-    """Backbone and head with rates of their own; no decay where there is only one weight per channel."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for module_name, module in model.named_modules():
-        depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
-        for name, parameter in module.named_parameters(recurse=False):
-            decays = isinstance(module, nn.Conv2d) and name == "weight" and not depthwise
-            groups.setdefault((module_name.startswith("backbone."), decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "peak": config.lr * (config.backbone_lr if backbone else 1.0),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-    ]
 
 
 class Trainer:
@@ -107,9 +83,13 @@ class Trainer:
             ),
         )
         torch.manual_seed(config.seed)
-        self.model = DeepLabV3Plus(variant(config.variant).architecture, self.contract.output_channels)
+        architecture = variant(config.variant).architecture
+        if config.output_stride:
+            architecture = dataclasses.replace(architecture, output_stride=config.output_stride)
+        self.model = DeepLabV3Plus(architecture, self.contract.output_channels)
         self.contract = self.contract.replace(head_stride=self.model.head_stride)
         self.step, self.best = 0, -math.inf
+        self.class_weights: Tensor | None = None
         state = output / STATE
         if resume and state.exists():
             self._load(state)
@@ -127,9 +107,7 @@ class Trainer:
     def _build(self) -> None:
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, self.config), lr=self.config.lr, foreach=True
-        )
+        self.optimizer = make_optimizer(self.model, self.config)
 
     def _first_images(self, count: int) -> Tensor:
         frames = (
@@ -148,6 +126,7 @@ class Trainer:
         self._trim_log()
         config = self.config
         batches = loader(self.samples, config, self.step, self.total)
+        self.class_weights = self._class_weights()
         bar = tqdm(total=self.total, initial=self.step, unit="step", desc=config.name, smoothing=0.02)
         with SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step + 1) as board, bar:
             recent: list[float] = []
@@ -174,16 +153,17 @@ class Trainer:
         config = self.config
         # Dropout is the only randomness left here.
         torch.manual_seed(mixed_seed(config.seed, 1, self.step))
-        factor = learning_rate(self.step, self.total, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+        set_rate(self.optimizer, learning_rate(self.step, self.total, config))
         self.model.train()
+        if config.norm == "frozen":
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         image = self._scaled(batch["image"].to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = self.model(image)
-        loss = segmentation_loss(
-            logits, batch["label"].to(self.device), batch["band"].to(self.device), config
-        )
+        label, band = batch["label"].to(self.device), batch["band"].to(self.device)
+        loss = segmentation_loss(logits, label, band, config, self.class_weights)
         value = loss.item()
         if not math.isfinite(value):
             state = self.output / STATE
@@ -203,6 +183,17 @@ class Trainer:
         )
         return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
 
+    def _class_weights(self) -> Tensor | None:
+        """Weights of the classes in the loss, from the labels of all training pictures."""
+        rule = self.config.class_weights
+        if rule == "none":
+            return None
+        classes = len(self.contract.classes)
+        counts = np.zeros(256, np.int64)
+        for index in tqdm(range(len(self.samples)), desc="counting labels", unit="picture", leave=False):
+            counts += np.bincount(self.samples.read(index)[1].numpy().ravel(), minlength=256)
+        return class_weights(counts[:classes].tolist(), rule).to(self.device)
+
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -216,7 +207,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         for split in self.val_splits:
             scores = evaluate(lambda frame: runtime.segment(frame).labels, split, boundary=False)
-            metrics[f"{split.name} iou"] = scores.foreground_iou
+            metrics[metric_name(split)] = scores.foreground_iou
             board.add_scalar(f"val/{split.name}", scores.foreground_iou, self.step)
             self._log({"step": self.step, **as_record(scores, split)})
         board.add_image("val/samples", self._samples(runtime), self.step, dataformats="HWC")
@@ -258,9 +249,10 @@ class Trainer:
     def _load(self, path: Path) -> None:
         tensors, header = read_safetensors(path)
         try:
-            defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
-            then: dict[str, Any] = {**defaults, **json.loads(header["config"])}
             now = json.loads(json.dumps(dataclasses.asdict(self.config)))
+            # A state written before a setting existed was trained as that setting's default does.
+            then = json.loads(json.dumps(dataclasses.asdict(TrainConfig(data=()))))
+            then |= json.loads(header["config"])
             changed = [k for k in now if now[k] != then.get(k) and k not in RESUMABLE]
             if changed:
                 settings = ", ".join(f"{k} {then.get(k)!r}" for k in changed)

@@ -33,8 +33,9 @@ from edge_deeplab.runtimes.on_torch import TorchRuntime
 from edge_deeplab.training import engine
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.dataset import Batches, Samples, loader
-from edge_deeplab.training.engine import BEST, STATE, learning_rate, parameter_groups, train
+from edge_deeplab.training.engine import BEST, STATE, train
 from edge_deeplab.training.losses import segmentation_loss
+from edge_deeplab.training.optimizer import learning_rate, parameter_groups
 
 # Worker processes are forked from a process with threads; Python 3.12 and later warn of that.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -207,7 +208,7 @@ def test_several_classes_in_bfloat16(tmp_path: Path, people: Path, config: Train
     model, contract = load_checkpoint(best)
     assert model.outputs == 3
     assert [info.name for info in contract.classes] == ["background", "cat", "dog"]
-    assert set(contract.metrics) == {"pets/val iou", "more/val iou"}
+    assert set(contract.metrics) == {"pets/val miou", "more/val miou"}
     assert state_of(tmp_path / "run")[1]["step"] == "4"  # 23 pictures: the last 3 do not fill a batch
     assert {record["data"] for record in log_of(tmp_path / "run") if "iou" in record} == {
         "pets/val",

@@ -1,0 +1,43 @@
+"""Augmentation of whole pictures: mild warps, and for a share of them other backgrounds and company."""
+
+from __future__ import annotations
+
+import torch
+from torchvision import tv_tensors
+
+from edge_deeplab.training.augment import MILD, WIDE, Warp, painted_background, paste, photometric, uniform
+from edge_deeplab.training.config import TrainConfig
+from edge_deeplab.training.sample import Read, Sample
+
+
+class Portraits:
+    """The recipe without ``--crop``: the whole picture stretched to the input, as inference shows it.
+
+    Args:
+        config: Gives the shares of strong augmentation.
+        count: Number of pictures, to draw company from.
+        binary: Whether people can be pasted: background and person are the only classes.
+    """
+
+    def __init__(self, config: TrainConfig, count: int, *, binary: bool) -> None:
+        self.config, self.count, self.binary = config, count, binary
+        self.mild = Warp(config.size, MILD, fill=0.1)
+        self.wide = Warp(config.size, WIDE, fill=0.3)
+        self.photometric = photometric()
+
+    def __call__(self, read: Read, epoch: int, index: int) -> Sample:
+        """One augmented picture and its labels."""
+        c = self.config
+        share = c.strong * (0.5 if epoch >= c.epochs * (1 - c.mild_tail) else 1.0)
+        strong = uniform(0, 1) < share
+        image, label = (self.wide if strong else self.mild)(*read(index))
+        if strong and self.binary:
+            chance = uniform(0, 1)
+            if chance < 0.4:
+                other = int(torch.randint(self.count, ()))
+                onto, onto_label = self.wide(*read(other))
+                image, label = paste(image, label, onto, onto_label)
+            elif chance < 0.4 + c.backdrop:
+                image = painted_background(image, label)
+        changed: Sample = self.photometric(tv_tensors.Image(image), tv_tensors.Mask(label))
+        return changed

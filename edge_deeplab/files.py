@@ -86,3 +86,11 @@ def read_bytes(path: str | Path) -> bytes:
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where results that can be computed again are kept: ``$EDGE_DEEPLAB_CACHE``, else the user's cache."""
+    own = os.environ.get("EDGE_DEEPLAB_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-deeplab"

@@ -210,7 +210,7 @@ def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "B
         channels: Channel order of ``frame``; OpenCV gives BGR.
 
     Returns:
-        (1, 3, height, width) or (1, height, width, 3), float32 or uint8, as the contract says.
+        (1, 3, height, width) or (1, height, width, 3), float32, uint8 or int8, as the contract says.
     """
     if channels not in get_args(Channels):
         raise UserError(f"channels must be {' or '.join(get_args(Channels))}, not {channels!r}")
@@ -219,7 +219,9 @@ def preprocess(frame: Frame, contract: InputContract, *, channels: Channels = "B
 
 def pack(image: Frame, contract: InputContract) -> NDArray[Any]:
     """uint8 (height, width, 3) in the contract's channel order -> tensor with a batch axis of 1."""
-    if contract.dtype == "uint8":
+    if contract.dtype != "float32":
+        if contract.dtype == "int8":
+            image = np.bitwise_xor(image, 0x80).view(np.int8)  # less 128
         # A copy even where nothing changes: the caller may reuse its frame while inference runs.
         tensor: NDArray[Any] = np.array(
             image if contract.layout == "NHWC" else image.transpose(2, 0, 1), order="C"

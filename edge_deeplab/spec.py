@@ -24,7 +24,7 @@ FORMAT = 1
 Resize = Literal["stretch", "letterbox"]
 Channels = Literal["RGB", "BGR"]
 Layout = Literal["NCHW", "NHWC"]
-InputDType = Literal["float32", "uint8"]
+InputDType = Literal["float32", "uint8", "int8"]
 Head = Literal["logits", "logits-full", "classmap", "probability"]
 
 
@@ -60,6 +60,27 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an INT8 artefact was made.
+
+    Attributes:
+        scheme: ``u8s8``: activations uint8, weights int8; ``s8s8``: both int8.
+        method: How ranges follow from the calibration pictures: ``minmax``, ``entropy``, ``percentile``.
+        pictures: How many there were; 0 where nothing was calibrated (``int8-dynamic``).
+        source: Where they came from.
+        sha256: Hash over their names and contents, in order.
+        float_layers: Layers that were left in float.
+    """
+
+    scheme: str
+    method: str
+    pictures: int
+    source: str
+    sha256: str
+    float_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class InputContract:
     """What a segmentation model expects and what it answers.
 
@@ -71,7 +92,8 @@ class InputContract:
             ``mean``.
         channels: Channel order of the input tensor.
         mean, std: The tensor is ``(pixel - mean) / std``. 128 and 128 make an int8 input of scale
-            1/128 the camera's bytes themselves. Ignored for ``uint8`` inputs, which take bytes.
+            1/128 the camera's bytes themselves. Integer inputs take the pixels and scale them in the
+            graph: ``uint8`` as they are, ``int8`` less 128.
         layout, dtype: Of the input tensor.
         classes: Index in this tuple = class id in the label map.
         head: What the output tensor holds: ``logits`` at ``head_stride``, ``logits-full`` at input
@@ -82,6 +104,7 @@ class InputContract:
         dynamic: Axes of the artefact that may change: any of ``batch``, ``height``, ``width``.
         provenance: Data, commit, date, hash of the weights.
         metrics: Measured figures, e.g. ``{"eg/val iou": 0.97}``.
+        quantization: How an INT8 artefact was made; None for float models.
     """
 
     name: str
@@ -102,6 +125,7 @@ class InputContract:
     dynamic: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -161,6 +185,8 @@ class InputContract:
     def to_json(self, *, indent: int | None = None) -> str:
         """The record as JSON, with its format number first."""
         record = {"format": FORMAT, **dataclasses.asdict(self), "metrics": dict(self.metrics)}
+        if self.quantization is None:
+            del record["quantization"]
         return json.dumps(record, indent=indent, ensure_ascii=False)
 
     @classmethod
@@ -181,6 +207,11 @@ class InputContract:
                 "cure: pip install -U edge-deeplab"
             )
         try:
+            quantization = record.setdefault("quantization", None)
+            if quantization is not None:
+                _complete(quantization, Quantization)
+                layers = tuple(quantization["float_layers"])
+                record["quantization"] = Quantization(**{**quantization, "float_layers": layers})
             _complete(record, cls)
             _complete(record["provenance"], Provenance)
             record["classes"] = tuple(ClassInfo(str(c["name"]), _rgb(c["color"])) for c in record["classes"])

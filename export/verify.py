@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,94 +13,25 @@ from numpy.typing import NDArray
 from edge_deeplab import imaging
 from edge_deeplab.data import Split
 from edge_deeplab.errors import UserError
-from edge_deeplab.export.base import Tolerance
+from edge_deeplab.export import sample
+from edge_deeplab.export.base import Inspection, Progress, Tolerance, silent
+from edge_deeplab.export.report import LayerError, Report
 from edge_deeplab.files import sha256
 from edge_deeplab.imaging import Frame, Labels, pictures_in, read_image
 from edge_deeplab.metrics import Evaluator, agreement
 from edge_deeplab.runtimes.base import Runtime
 
-SAMPLE = Path(__file__).resolve().parent / "sample.jpg"
-"""A NASA portrait (public domain) that comes with the package, for users without pictures at hand."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """How an artefact compares with PyTorch.
-
-    Attributes:
-        pictures: How many real pictures were compared, and ``source`` where they came from.
-        logits_difference: Largest absolute difference of any output value; None for a class map.
-        agreement: Share of all pixels with the same label; ``worst_agreement`` of the worst picture.
-        iou_reference, iou_artefact: Foreground IoU (mIoU for several classes); None without masks.
-        passed: Whether it is within ``tolerance``.
-    """
-
-    artefact: str
-    bytes: int
-    sha256: str
-    target: str
-    precision: str
-    head: str
-    source: str
-    pictures: int
-    logits_difference: float | None
-    agreement: float
-    worst_agreement: float
-    worst_picture: str
-    iou_reference: float | None
-    iou_artefact: float | None
-    tolerance: Tolerance
-    failures: tuple[str, ...]
-    versions: dict[str, str]
-
-    @property
-    def passed(self) -> bool:
-        """No tolerance was exceeded."""
-        return not self.failures
-
-    def to_json(self) -> str:
-        """For the file beside the artefact."""
-        return json.dumps({"passed": self.passed, **dataclasses.asdict(self)}, indent=2)
-
-    def table(self) -> str:
-        """For people."""
-        rows = [
-            ("artefact", f"{self.artefact}, {self.bytes / 1e6:.2f} MB"),
-            ("compared", f"with PyTorch on {self.pictures} pictures ({self.source})"),
-            (
-                "same label",
-                f"{self.agreement:.4%} of pixels (at least {self.tolerance.agreement:.2%}); "
-                f"worst {self.worst_agreement:.4%}, {self.worst_picture}",
-            ),
-        ]
-        if self.logits_difference is not None:
-            limit = "" if self.tolerance.logits is None else f" (at most {self.tolerance.logits:g})"
-            rows.append(("output difference", f"{self.logits_difference:.2e} at most{limit}"))
-        if self.iou_reference is not None and self.iou_artefact is not None:
-            rows.append(("IoU", f"{self.iou_artefact:.4f}, PyTorch {self.iou_reference:.4f}"))
-        rows.append(("verdict", "verified" if self.passed else "REFUSED: " + "; ".join(self.failures)))
-        return "\n".join(f"  {name:18} {value}" for name, value in rows)
-
-
 Samples = list[tuple[str, Callable[[], tuple[Frame, Labels | None]]]]
 """Pictures to compare on: a name, and a function that reads picture and mask (or None)."""
 
 
+WORST = 5
+"""Pictures listed as the worst."""
+
+
 def sample_views() -> Samples:
     """Eight views of the packaged portrait: whole, mirrored, cropped, wide, tall, dark, small."""
-    image = read_image(SAMPLE)
-    height, width = image.shape[:2]
-    views: list[tuple[str, Frame]] = [
-        ("whole", image),
-        ("mirrored", np.ascontiguousarray(image[:, ::-1])),
-        ("face", image[: height // 2, width // 4 : width * 3 // 4]),
-        ("upper half", image[: height * 5 // 8]),
-        ("left", image[:, : width * 5 // 8]),
-        ("dark", (image * 0.45).astype(np.uint8)),
-        ("webcam", imaging.resize_frame(image[: height * 3 // 4], 480, 640)),
-        ("small", imaging.resize_frame(image, 120, 90)),
-    ]
-    return [(f"{SAMPLE.name}, {name}", partial(_unlabelled, view)) for name, view in views]
+    return [(name, partial(_unlabelled, view)) for name, view in sample.views()]
 
 
 def folder_pictures(folder: Path, count: int) -> Samples:
@@ -137,12 +65,24 @@ def verify(
     target: str,
     source: str,
     tolerance: Tolerance,
-    progress: Callable[[Any], Any] = iter,
+    inspection: Inspection | None = None,
+    layers: tuple[LayerError, ...] = (),
+    notes: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Report:
     """Run artefact and reference on the same pictures and compare outputs and labels.
 
     Both have the same head and size, and their labels come from the same shared processing. Output
     values are compared too, except those of a class map, which are labels already.
+
+    Args:
+        artefact, reference: Opened.
+        samples: Pictures, with masks or without.
+        path: Of the artefact; ``name`` is what the report calls it.
+        name, target, source: For the report.
+        tolerance: What is allowed.
+        inspection, layers, notes: For the report.
+        progress: Shows progress.
     """
     if not samples:
         raise UserError("there are no pictures to verify on")
@@ -152,22 +92,22 @@ def verify(
     difference = 0.0
     agreements: list[tuple[float, str, int]] = []
     masks = False
-    for picture, read in progress(samples):
+    for picture, read in progress(samples, "verifying"):
         frame, truth = read()
-        ours, theirs = artefact.segment(frame).labels, reference.segment(frame).labels
+        (ours, values), (theirs, wanted) = _answer(artefact, frame), _answer(reference, frame)
         agreements.append((agreement(ours, theirs), picture, ours.size))
         if contract.head != "classmap":
-            difference = float(np.maximum(difference, _difference(artefact, reference, frame)))  # keeps NaN
+            difference = float(np.maximum(difference, np.abs(values - wanted).max()))  # keeps NaN
         if truth is not None:
             masks = True
             scored["artefact"].add(ours, truth)
             scored["reference"].add(theirs, truth)
     total = sum(size for _, _, size in agreements)
     same = sum(share * size for share, _, size in agreements) / total
-    worst, worst_name, _ = min(agreements)
+    worst = sorted((share, picture) for share, picture, _ in agreements)[:WORST]
     iou = {k: v.scores().foreground_iou if masks else None for k, v in scored.items()}
     failures = []
-    if same < tolerance.agreement:
+    if same < tolerance.agreement and not (masks and tolerance.masks_decide):
         failures.append(f"only {same:.4%} of labels agree")
     if contract.head != "classmap" and tolerance.logits is not None and not difference <= tolerance.logits:
         failures.append(f"outputs differ by up to {difference:.3g}")
@@ -176,7 +116,10 @@ def verify(
         and iou["artefact"] is not None
         and iou["reference"] - iou["artefact"] > tolerance.iou_drop
     ):
-        failures.append(f"IoU fell from {iou['reference']:.4f} to {iou['artefact']:.4f}")
+        lost = iou["reference"] - iou["artefact"]
+        failures.append(
+            f"IoU fell by {100 * lost:.2f} points, from {iou['reference']:.4f} to {iou['artefact']:.4f}"
+        )
     return Report(
         artefact=name,
         bytes=path.stat().st_size,
@@ -184,23 +127,31 @@ def verify(
         target=target,
         precision=contract.precision,
         head=contract.head,
+        input=f"{contract.dtype} {contract.layout} {contract.height}x{contract.width}",
         source=source,
         pictures=len(samples),
         logits_difference=difference if contract.head != "classmap" else None,
         agreement=same,
-        worst_agreement=worst,
-        worst_picture=worst_name,
+        worst_agreement=worst[0][0],
+        worst_picture=worst[0][1],
+        worst=tuple((picture, share) for share, picture in worst),
         iou_reference=iou["reference"],
         iou_artefact=iou["artefact"],
         tolerance=tolerance,
         failures=tuple(failures),
         versions={**reference.versions(), **artefact.versions()},
+        quantization=contract.quantization,
+        inspection=inspection,
+        layers=layers,
+        notes=notes,
     )
 
 
-def _difference(artefact: Runtime, reference: Runtime, frame: Frame) -> float:
-    outputs: list[NDArray[Any]] = []
-    for runtime in (artefact, reference):
-        output = runtime.infer(imaging.preprocess(frame, runtime.contract)).astype(np.float32)
-        outputs.append(np.moveaxis(output, -1, 1) if runtime.contract.layout == "NHWC" else output)
-    return float(np.abs(outputs[0] - outputs[1]).max())
+def _answer(runtime: Runtime, frame: Frame) -> tuple[Labels, NDArray[np.float32]]:
+    """Labels at the frame's size, and the output's values (N, K, h, w) or, for a class map, (N, h, w)."""
+    contract = runtime.contract
+    output = runtime.infer(imaging.preprocess(frame, contract))
+    labels, _ = imaging.postprocess(output[0], contract, *frame.shape[:2])
+    values = output.astype(np.float32)
+    channels_last = contract.layout == "NHWC" and contract.head != "classmap"
+    return labels, np.moveaxis(values, -1, 1) if channels_last else values

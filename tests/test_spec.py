@@ -12,7 +12,16 @@ import pytest
 
 from edge_deeplab import spec
 from edge_deeplab.errors import UserError
-from edge_deeplab.spec import PERSON_CLASSES, ClassInfo, ContractError, InputContract, Provenance
+from edge_deeplab.spec import (
+    PERSON_CLASSES,
+    ClassInfo,
+    ContractError,
+    InputContract,
+    Provenance,
+    Quantization,
+)
+
+QUANTIZATION = Quantization("u8s8", "minmax", 128, "eg/train", "ab" * 32, ("backbone.stem",))
 
 
 def random_contract(seed: int) -> InputContract:
@@ -121,7 +130,7 @@ def test_defaults_are_the_documented_ones(contract: InputContract) -> None:
         ({"resize": "crop"}, "resize must be one of stretch, letterbox, not 'crop'"),
         ({"channels": "GRB"}, "channels must be one of RGB, BGR, not 'GRB'"),
         ({"layout": "CHWN"}, "layout must be one of NCHW, NHWC, not 'CHWN'"),
-        ({"dtype": "float16"}, "dtype must be one of float32, uint8, not 'float16'"),
+        ({"dtype": "float16"}, "dtype must be one of float32, uint8, int8, not 'float16'"),
         (
             {"head": "softmax"},
             "head must be one of logits, logits-full, classmap, probability, not 'softmax'",
@@ -179,7 +188,11 @@ def test_every_truncation_is_refused(contract: InputContract) -> None:
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(InputContract)])
 def test_a_missing_field_is_refused_not_guessed(contract: InputContract, field: str) -> None:
-    damaged = record(contract)
+    damaged = record(contract.replace(quantization=QUANTIZATION))
+    if field == "quantization":
+        del damaged[field]  # float models have none
+        assert InputContract.from_json(json.dumps(damaged)).quantization is None
+        return
     del damaged[field]
     with pytest.raises(ContractError, match=field):
         InputContract.from_json(json.dumps(damaged))
@@ -191,6 +204,20 @@ def test_a_missing_provenance_field_is_refused_not_guessed(contract: InputContra
     del damaged["provenance"][field]
     with pytest.raises(ContractError, match=field):
         InputContract.from_json(json.dumps(damaged))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Quantization)])
+def test_a_missing_quantization_field_is_refused(contract: InputContract, field: str) -> None:
+    damaged = record(contract.replace(quantization=QUANTIZATION))
+    del damaged["quantization"][field]
+    with pytest.raises(ContractError, match=field):
+        InputContract.from_json(json.dumps(damaged))
+
+
+def test_quantization_is_kept_and_absent_from_float_models(contract: InputContract) -> None:
+    quantized = contract.replace(quantization=QUANTIZATION)
+    assert InputContract.from_json(quantized.to_json()) == quantized
+    assert "quantization" not in record(contract)
 
 
 def test_unknown_fields_are_refused(contract: InputContract) -> None:

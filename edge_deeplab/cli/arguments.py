@@ -33,6 +33,17 @@ def positive(text: str) -> int:
     return value
 
 
+def number(text: str) -> float:
+    """A number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
+    return value
+
+
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
     """``--threads``, ``--provider`` and ``--device`` of commands that run a model."""
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the runtime's choice)")

@@ -57,7 +57,8 @@ class TorchRuntime(Runtime):
 
         Args:
             path: ``.safetensors`` with our contract inside.
-            **options: ``device``, ``threads``, as for the constructor; ``output_stride`` 8, 16 or 32.
+            **options: ``device``, ``threads``, as for the constructor; ``output_stride`` 8, 16 or 32;
+                ``size`` (height, width) other than the model's own.
         """
         with needs(cls.extra):
             from edge_deeplab.models.checkpoint import load_checkpoint
@@ -69,6 +70,9 @@ class TorchRuntime(Runtime):
             except ValueError as error:
                 raise UserError(str(error)) from error
             contract = contract.replace(head_stride=model.head_stride)
+        size = options.pop("size", None)
+        if size is not None:
+            contract = contract.replace(height=size[0], width=size[1])
         return cls(model, contract, **options)
 
     @classmethod

@@ -1,0 +1,110 @@
+"""When to trust a figure less. Nothing is hidden: a doubtful run is reported with its marks.
+
+The limits are chosen so that a run without marks repeats within about 3 % (docs/benchmarking.md tells
+how that was tried); a marked one may still be right, but should not be quoted without its mark.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_deeplab.bench.record import Conditions, Entry, Mark
+from edge_deeplab.bench.stats import interval, parts_apart, percentile_draws, split_turns
+
+OTHERS = 0.05
+"""Share of the cores that others may take."""
+
+STOLEN = 0.02
+"""Share that the hypervisor may take."""
+
+DRIFT = 0.03
+"""How far the medians of a run's thirds may lie apart."""
+
+MEDIAN_INTERVAL = 0.03
+"""Half the 95 % interval of p50 may be this share of it."""
+
+TAIL = 0.25
+"""p90 may lie this far above p50."""
+
+CLOCK = 0.05
+"""How much a core's clock may fall from before to after, and the reference work may spread."""
+
+HOT = 85.0
+"""Degrees from which most CPUs hold themselves back or soon will."""
+
+FEWEST_FOR_P99 = 100
+"""Below, p99 is an interpolation towards the slowest query."""
+
+
+def entry_marks(entry: Entry, stage: str, conditions: Conditions) -> tuple[Mark, ...]:
+    """Marks of one contender.
+
+    Args:
+        entry: With samples and turns.
+        stage: What the scenario is about: ``pipeline``, ``latency`` or ``batch``.
+        conditions: Of the run.
+    """
+    marks = []
+    if entry.warmup and not entry.warmup.steady:
+        marks.append(Mark("not-steady", f"not steady after {entry.warmup.queries} warm-up queries"))
+    s = entry.stages[stage]
+    if s.count < FEWEST_FOR_P99:
+        marks.append(Mark("few-queries", f"{s.count} queries: p99 needs at least {FEWEST_FOR_P99}"))
+    if s.p50 and s.p90 and s.p90 > s.p50 * (1 + TAIL):
+        marks.append(Mark("variation", f"p90 is {s.p90 / s.p50 - 1:.0%} above p50"))
+    turns = split_turns(entry.samples[stage], entry.turns)
+    low, high = interval(percentile_draws(turns, 50, resamples=400))
+    if s.p50 and (high - low) / 2 > MEDIAN_INTERVAL * s.p50:
+        marks.append(Mark("variation", f"p50 is known to within {(high - low) / 2 / s.p50:.1%} only"))
+    apart = parts_apart(turns)
+    if apart > DRIFT:
+        marks.append(Mark("drift", f"the medians of the run's thirds lie {apart:.1%} apart"))
+    marks += _fallback(entry)
+    return tuple(marks)
+
+
+def run_marks(conditions: Conditions) -> tuple[Mark, ...]:
+    """Marks of the whole run, from its circumstances."""
+    marks = []
+    before, after = conditions.before, conditions.after
+    if conditions.others is not None and conditions.others > OTHERS:
+        marks.append(Mark("busy", f"others took {conditions.others:.0%} of the cores meanwhile"))
+    if conditions.stolen is not None and conditions.stolen > STOLEN:
+        marks.append(Mark("busy", f"the hypervisor took {conditions.stolen:.0%} of the cores"))
+    risen = [k for k, v in after.throttled.items() if v > before.throttled.get(k, 0)]
+    if risen:
+        marks.append(Mark("throttled", f"throttling seen: {', '.join(risen)}"))
+    marks += _clock(conditions)
+    hottest = max(after.temperatures.items(), key=lambda item: item[1], default=None)
+    if hottest and hottest[1] >= HOT:
+        marks.append(Mark("hot", f"{hottest[0]} at {hottest[1]:.0f} °C in the end"))
+    if after.power and after.power.startswith("battery") and "discharging" in after.power:
+        marks.append(Mark("power", f"on {after.power}"))
+    return tuple(marks)
+
+
+def _clock(conditions: Conditions) -> list[Mark]:
+    marks = []
+    after = {core.index: core.mhz for core in conditions.after.cores}
+    used = [core for core in conditions.before.cores if core.index in conditions.affinity]
+    fallen = [
+        (core.index, core.mhz, now)
+        for core in used
+        if core.mhz and (now := after.get(core.index)) and now < core.mhz * (1 - CLOCK)
+    ]
+    if fallen:
+        index, was, now = fallen[0]
+        marks.append(Mark("clock", f"core {index} fell from {was:.0f} to {now:.0f} MHz"))
+    if len(conditions.reference_ms) >= 4:
+        fast, slow = np.percentile(conditions.reference_ms, (10, 90))
+        if slow > fast * (1 + CLOCK):
+            marks.append(
+                Mark("clock", f"a fixed piece of work took from {fast:.2f} to {slow:.2f} ms (p10, p90)")
+            )
+    return marks
+
+
+def _fallback(entry: Entry) -> list[Mark]:
+    """Something else than what was asked for ran the model, or only a part of it."""
+    text = entry.used.get("fallback")
+    return [Mark("fallback", text)] if text else []

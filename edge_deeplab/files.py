@@ -16,6 +16,9 @@ from edge_deeplab.errors import UserError, because
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it into place when the block succeeds.
 
+    What the block leaves beside it under its name and a further suffix (``x.engine.json`` of
+    ``x.engine``) goes where it goes.
+
     Any failure, a full disk or Ctrl-C included, removes the temporary file and leaves whatever
     was at ``path`` before untouched. Missing parent folders are made; they go again on failure.
 
@@ -40,10 +43,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
+        for companion in _companions(temporary):
+            companion.replace(path.with_name(path.name + companion.name.removeprefix(temporary.name)))
         temporary.replace(path)
     except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            for file in (*_companions(temporary), temporary):
+                file.unlink(missing_ok=True)
         for folder in reversed(made):
             try:
                 folder.rmdir()
@@ -54,6 +60,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
                 f"cannot write {path}: {because(error)}; choose another place or free it"
             ) from error
         raise
+
+
+def _companions(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.*"))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -60,8 +60,9 @@ def export_model(
         raise UserError(f"no export target {target!r}; there are: {', '.join(known)}")
     chosen, options, output = known[target], options or Options(), Path(output)
     _check(target, chosen, options)
-    if output.suffix != chosen.suffix:
-        raise UserError(f"--output {output} must end in {chosen.suffix} for --target {target}")
+    suffix = chosen.output_suffix(options)
+    if output.suffix != suffix:
+        raise UserError(f"--output {output} must end in {suffix} for --target {target}")
     path = find(model, prefer=(".safetensors",))
     if output.exists() and output.samefile(path):
         raise UserError(f"--output {output} is the model itself; give another name")
@@ -69,6 +70,13 @@ def export_model(
         from edge_deeplab.export.job import open_job
         from edge_deeplab.export.verify import sample_views
 
+    if chosen.before is not None:
+        options = chosen.before(
+            model,
+            output,
+            options,
+            lambda *again: export_model(again[0], target, *again[1:], samples=samples, source=source),
+        )
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="edge-deeplab-") as scratch, whole_file(output) as temporary:
         heard = options.note

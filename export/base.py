@@ -131,6 +131,10 @@ Layers are named as in :func:`edge_deeplab.export.fold.layers`; those that the a
 are left out."""
 
 
+Again = Callable[[str, Path, Options], Any]
+"""(model, output, options): one more export to the same target, verified on the same pictures."""
+
+
 def _no_arguments(parser: argparse._ArgumentGroup) -> None:
     """A target without flags of its own."""
 
@@ -153,12 +157,15 @@ class Target:
         layouts: Of input and output, the default first.
         input_dtypes: The default first.
         schemes: Of INT8, the default first.
-        inspect: What is inside an artefact, for the report.
+        inspect: What is inside an artefact, for the report; None where that cannot be told.
         trace: Layer outputs of an artefact, for ``--diagnose``.
         arguments: Adds the target's own flags to ``edge-deeplab export``.
         settings: Those flags -> :attr:`Options.settings`.
         build: (prepared ``.onnx``, its contract, options, path) -> contract as stored: makes the artefact
             from one that was exported and verified elsewhere, on a machine without PyTorch.
+        suffix_for: Suffix where it depends on the options; None: always ``suffix``.
+        before: (model, output, options, again) -> options: runs before the export, and may export
+            something else first with ``again``.
     """
 
     suffix: str
@@ -169,11 +176,17 @@ class Target:
     layouts: tuple[Layout, ...] = ("NCHW",)
     input_dtypes: tuple[InputDType, ...] = ("float32",)
     schemes: tuple[Scheme, ...] = ()
-    inspect: Callable[[Path], Inspection] | None = None
+    inspect: Callable[[Path], Inspection | None] | None = None
     trace: Trace | None = None
     arguments: Callable[[argparse._ArgumentGroup], None] = _no_arguments
     settings: Callable[[argparse.Namespace], Any] = _no_settings
     build: Callable[[Path, InputContract, Options, Path], InputContract] | None = None
+    suffix_for: Callable[[Options], str] | None = None
+    before: Callable[[str, Path, Options, Again], Options] | None = None
+
+    def output_suffix(self, options: Options) -> str:
+        """Of what is written with these options."""
+        return self.suffix_for(options) if self.suffix_for else self.suffix
 
 
 def targets() -> dict[str, Target]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_deeplab.errors import UserError
+from edge_deeplab.errors import UserError, needs
 from edge_deeplab.export import calibration
 from edge_deeplab.export.base import Options, Target, Tolerance
 from edge_deeplab.export.report import Report
@@ -85,12 +85,16 @@ def open_job(
 def _from_prepared(
     path: Path, name: str, target: Target, options: Options, samples: Samples, source: str
 ) -> Job:
-    """The prepared file was verified when it was written; here it is the reference itself. No torch."""
+    """The prepared file was verified when it was written; here it is the reference itself. No torch.
+
+    Without another wish the artefact has its precision.
+    """
     reference = open_model(path)
     build = target.build
     if build is None:
         raise TypeError(f"--target {name} builds from no file")
-    options = dataclasses.replace(options, precision=reference.contract.precision)
+    if options.precision == "fp32":
+        options = dataclasses.replace(options, precision=reference.contract.precision)
     return Job(
         reference,
         lambda chosen, output: build(path, reference.contract, chosen, output),
@@ -105,10 +109,11 @@ def _from_prepared(
 def _from_checkpoint(
     path: Path, name: str, target: Target, options: Options, samples: Samples, source: str
 ) -> Job:
-    from edge_deeplab.export.fold import fold
-    from edge_deeplab.export.heads import with_head
-    from edge_deeplab.models.checkpoint import load_checkpoint
-    from edge_deeplab.runtimes.on_torch import TorchRuntime
+    with needs("export"):
+        from edge_deeplab.export.fold import fold
+        from edge_deeplab.export.heads import with_head
+        from edge_deeplab.models.checkpoint import load_checkpoint
+        from edge_deeplab.runtimes.on_torch import TorchRuntime
 
     network, contract = load_checkpoint(path)
     height, width = options.size or (contract.height, contract.width)

@@ -24,7 +24,7 @@ Note = Callable[[str], None]
 GraphPrecision = Literal["fp32", "fp16", "int8"]
 """What a prepared graph computes in: float32, float16 tensors, or Q/DQ nodes around int8."""
 
-KNOWN_BAD = {(10, 2, 0): "miscompiles networks; take 10.3 or newer"}
+KNOWN_BAD: dict[tuple[int, ...], str] = {(10, 2, 0): "miscompiles networks; take 10.3 or newer"}
 
 
 class BuildError(UserError):

@@ -149,7 +149,7 @@ class BindingsDevice(Device):
         pointer = int(self._call("cudaMalloc", size))
         self._freed_by.append(("cudaFree", pointer))
         raw = (ctypes.c_uint8 * size).from_address(pinned)
-        host = np.frombuffer(raw, dtype).reshape(shape)
+        host = np.frombuffer(memoryview(raw), dtype).reshape(shape)
         host[:] = 0
         return Buffer(host, pointer)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge_deeplab.errors import MissingExtra, UserError
 from edge_deeplab.runtimes.cuda_device import Buffer, CudaError, Device, Graph
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
     "HALF": np.dtype(np.float16),
     "INT8": np.dtype(np.int8),

@@ -70,6 +70,24 @@ def test_an_old_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
+def test_companions_go_where_the_file_goes(tmp_path: Path) -> None:
+    (tmp_path / "x.engine.json").write_bytes(b"old")
+    with whole_file(tmp_path / "x.engine") as temporary:
+        temporary.write_bytes(b"engine")
+        write_text(f"{temporary}.json", "record")
+        assert (tmp_path / "x.engine.json").read_bytes() == b"old"
+    assert everything_under(tmp_path) == {"x.engine": b"engine", "x.engine.json": b"record"}
+
+
+def test_companions_go_with_a_file_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "x.engine.json").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "x.engine") as temporary:
+        temporary.write_bytes(b"engine")
+        write_text(f"{temporary}.json", "record")
+        raise KeyboardInterrupt
+    assert everything_under(tmp_path) == {"x.engine.json": b"old"}
+
+
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b" / "c.txt", "größer\n")
     assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "größer\n".encode()

@@ -129,13 +129,11 @@ def _run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from edge_deeplab.export import VerificationError, export_model, targets
+    from edge_deeplab.export import VerificationError, export_model
 
-    suffix = targets()[args.target].suffix
-    precision = "" if args.precision == "fp32" else f"-{args.precision}"
-    output = Path(args.output or Path(args.model).stem + precision + suffix)
-    samples, source = _samples(args)
     options = _options(args)
+    output = Path(args.output or _name(args, options))
+    samples, source = _samples(args)
     if sys.stderr.isatty():
         print(f"exporting {args.model} to {args.target}, {args.precision}", file=sys.stderr)
     try:
@@ -150,6 +148,19 @@ def _run(args: argparse.Namespace) -> int:
         reasons = "; ".join(report.failures)
         print(f"edge-deeplab: {output} was kept by --force, but failed: {reasons}", file=sys.stderr)
     return 0 if report.passed else 1
+
+
+def _name(args: argparse.Namespace, options: Options) -> str:
+    """Where the user gave none: the model's name, what is special about the artefact, the suffix."""
+    from pathlib import Path
+
+    from edge_deeplab.export import targets
+
+    target = targets()[args.target]
+    suffix = target.output_suffix(options)
+    precision = "" if args.precision == "fp32" else f"-{args.precision}"
+    kind = "" if suffix == target.suffix else f"-{args.target}"
+    return Path(args.model).stem + precision + kind + suffix
 
 
 def _samples(args: argparse.Namespace) -> tuple[Samples | None, str]:
@@ -189,7 +200,7 @@ def _options(args: argparse.Namespace) -> Options:
             method=args.calibration_method,
             seed=args.calibration_seed,
         )
-    elif args.precision == "int8":
+    elif args.precision == "int8" and not args.model.endswith(".onnx"):  # a prepared file has its ranges
         chosen = calibration.for_shipped(
             args.model, args.calibration_count, method=args.calibration_method, seed=args.calibration_seed
         )

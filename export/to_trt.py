@@ -1,0 +1,248 @@
+"""TensorRT: a prepared ONNX file anywhere, or an engine with its sidecar on the machine that will run it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_deeplab.errors import MissingExtra, UserError
+from edge_deeplab.export.base import Inspection, Options, Target, Tolerance
+from edge_deeplab.export.trt_beside import before, compare
+from edge_deeplab.export.trt_settings import DEFAULT_BATCH, TrtSettings, arguments, settings
+from edge_deeplab.spec import InputContract
+
+if TYPE_CHECKING:
+    from edge_deeplab.export.trt_builder import Api, BuildSettings, GraphPrecision
+    from edge_deeplab.models.deeplab import DeepLabV3Plus
+    from edge_deeplab.runtimes.cuda_device import Device
+
+# -- from a checkpoint ---------------------------------------------------------------------------
+
+
+def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path: Path) -> InputContract:
+    """Write the prepared ONNX file, and unless that is all that was asked for, build the engine from it."""
+    from edge_deeplab.export import to_onnx
+    from edge_deeplab.export.trt_prepare import OPSET, prepare
+
+    flags = _flags(options)
+    if not flags.prepare:
+        _api()  # before minutes of tracing and calibrating
+    if "size" in options.dynamic:
+        raise UserError("an engine has one input size: give --size instead of --dynamic size")
+    # TensorRT's own calibrators want the float graph and find the ranges while they build.
+    graph: Any = "fp32" if flags.calibrator else options.precision
+    exported = dataclasses.replace(
+        options,
+        opset=OPSET,
+        scheme="s8s8",
+        dynamic=("batch",) if flags.batch else options.dynamic,
+        precision=graph,
+        settings=None,
+    )
+    prepared = path if flags.prepare else _scratch(options) / "prepared.onnx"
+    contract = to_onnx.write(model, contract.replace(precision=graph), exported, prepared)
+    prepare(prepared, graph)
+    return contract if flags.prepare else build(prepared, contract, options, path)
+
+
+def _flags(options: Options) -> TrtSettings:
+    given: TrtSettings | None = options.settings
+    return given or TrtSettings()
+
+
+def _scratch(options: Options) -> Path:
+    if options.scratch is None:
+        raise TypeError("an engine is built by export_model, which gives a scratch folder")
+    return options.scratch
+
+
+# -- from a prepared file ------------------------------------------------------------------------
+
+
+def build(prepared: Path, contract: InputContract, options: Options, path: Path) -> InputContract:
+    """Build an engine for the GPU at hand, and its sidecar beside it. No torch, no onnx.
+
+    Args:
+        prepared: Written by :func:`write`, here or elsewhere.
+        contract: Of the prepared file.
+        options: ``precision`` and ``settings``.
+        path: The engine.
+
+    Returns:
+        The engine's contract.
+    """
+    from edge_deeplab.export import trt_builder
+    from edge_deeplab.export.trt_prepare import graph_precision
+    from edge_deeplab.files import read_bytes
+    from edge_deeplab.runtimes.cuda_device import open_device
+
+    flags = _flags(options)
+    if flags.prepare:
+        raise UserError(f"{prepared} is prepared already; leave --prepare away to build the engine")
+    graph = graph_precision(prepared)
+    api = _api()
+    asked = _build_settings(contract, options, flags)
+    api.check(graph, asked, calibrated=flags.calibrator is not None)
+    onnx = read_bytes(prepared)
+    device = open_device(0)
+    try:
+        calibrator, calibrated = _calibrator(api, contract, options, onnx, device)
+        plan = trt_builder.build(
+            api,
+            onnx,
+            asked,
+            graph=graph,
+            source=prepared.name,
+            calibrator=calibrator,
+            progress=options.progress,
+            note=options.note,
+        )
+        contract = contract.replace(precision=options.precision)
+        if calibrator is not None and options.calibration is not None:
+            contract = contract.replace(quantization=options.calibration.record("s8s8"))
+        path.write_bytes(plan)
+        _write_sidecar(path, plan, onnx, api, asked, graph, device, contract, calibrated)
+    finally:
+        device.close()
+    if flags.rival is not None:
+        compare(path, flags.rival, options.note)
+    return contract
+
+
+def _api() -> Api:
+    from edge_deeplab.export.trt_builder import Api
+    from edge_deeplab.runtimes.trt_engine import import_tensorrt
+
+    try:
+        return Api(import_tensorrt())
+    except MissingExtra as error:
+        raise MissingExtra(
+            f"{error}; or write the ONNX file for TensorRT here with --prepare, and build the engine from "
+            "it on the board: edge-deeplab export PREPARED.onnx --target trt"
+        ) from error
+
+
+def _build_settings(contract: InputContract, options: Options, flags: TrtSettings) -> BuildSettings:
+    from edge_deeplab.export.trt_builder import BuildSettings
+
+    dynamic = "batch" in contract.dynamic
+    if flags.batch and not dynamic:
+        raise UserError(
+            f"{contract.name} was prepared with a fixed batch of 1: leave --batch away or prepare it with "
+            "--dynamic batch"
+        )
+    precision: Any = options.precision
+    hardware: Any = flags.hardware
+    return BuildSettings(
+        precision=precision,
+        batch=(flags.batch or DEFAULT_BATCH) if dynamic else (1, 1, 1),
+        workspace_mib=flags.workspace_mib,
+        timing_cache=Path(flags.timing_cache) if flags.timing_cache else None,
+        dla_core=flags.dla_core,
+        hardware=hardware,
+        version_compatible=flags.version_compatible,
+    )
+
+
+def _calibrator(
+    api: Api, contract: InputContract, options: Options, onnx: bytes, device: Device
+) -> tuple[Any, dict[str, Any]]:
+    """TensorRT's own calibrator and what it measures on; (None, {}) where ranges are in the graph."""
+    import hashlib
+
+    from edge_deeplab.export import trt_calibrator
+
+    method: Any = _flags(options).calibrator
+    if method is None:
+        return None, {}
+    if options.calibration is None:
+        raise UserError("--calibrator measures on pictures: give --int8 and --calibration DIR or KIND:PATH")
+    made = trt_calibrator.make_calibrator(
+        api,
+        method,
+        options.calibration,
+        contract,
+        graph=hashlib.sha256(onnx).hexdigest(),
+        device=device,
+        progress=options.progress,
+        note=options.note,
+    )
+    return made, trt_calibrator.record(options.calibration, method)
+
+
+def _write_sidecar(
+    path: Path,
+    plan: bytes,
+    onnx: bytes,
+    api: Api,
+    asked: BuildSettings,
+    graph: GraphPrecision,
+    device: Device,
+    contract: InputContract,
+    calibrated: dict[str, Any],
+) -> None:
+    import hashlib
+
+    from edge_deeplab.runtimes.trt_sidecar import Sidecar, write_sidecar
+    from edge_deeplab.version import __version__
+
+    write_sidecar(
+        path,
+        Sidecar(
+            engine_sha256=hashlib.sha256(plan).hexdigest(),
+            prepared_sha256=hashlib.sha256(onnx).hexdigest(),
+            tensorrt=api.trt.__version__,
+            compute_capability=f"{device.capability[0]}.{device.capability[1]}",
+            gpu=device.name,
+            hardware=asked.hardware,
+            version_compatible=asked.version_compatible,
+            dla_core=asked.dla_core,
+            batch=asked.batch,
+            contract=contract,
+            build={
+                "graph": graph,
+                "strongly typed": api.strongly_typed(graph, asked),
+                "workspace MiB": asked.workspace_mib,
+                "calibration": calibrated,
+                "edge-deeplab": __version__,
+                "cuda through": device.library,
+            },
+        ),
+    )
+
+
+def inspect(path: Path) -> Inspection | None:
+    """Operators of a prepared file; an engine's layers are TensorRT's own."""
+    if path.suffix != ".onnx":
+        return None
+    from edge_deeplab.export import to_onnx
+
+    return to_onnx.TARGET.inspect(path) if to_onnx.TARGET.inspect else None
+
+
+def suffix_for(options: Options) -> str:
+    """``--prepare`` stops at the ONNX file."""
+    return ".onnx" if _flags(options).prepare else ".engine"
+
+
+TARGET = Target(
+    suffix=".engine",
+    help="a TensorRT engine for the GPU at hand; --prepare: the ONNX file to build it from elsewhere",
+    extra="trt",
+    tolerances={
+        "fp32": Tolerance(logits=1e-2, agreement=0.9995, iou_drop=0.001),
+        "fp16": Tolerance(logits=None, agreement=0.998, iou_drop=0.001),
+        "int8": Tolerance(logits=None, agreement=0.97, iou_drop=0.005, masks_decide=True),
+    },
+    write=write,
+    layouts=("NCHW", "NHWC"),
+    input_dtypes=("float32", "uint8"),
+    schemes=("s8s8",),
+    inspect=inspect,
+    arguments=arguments,
+    settings=settings,
+    build=build,
+    suffix_for=suffix_for,
+    before=before,
+)

@@ -46,7 +46,8 @@ abbr { color: var(--warn); font-weight: 700; text-decoration: none; cursor: help
 .names li { break-inside: avoid; } .front { font-weight: 700; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 4px 7px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--dim); font-weight: 600; }
 dl { display: grid; grid-template-columns: 160px minmax(0, 1fr); gap: 4px 14px; font-size: 14px; margin: 0; }
 dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }

@@ -49,31 +49,25 @@ def speed(result: Result) -> Rows:
     stage = headline_stage(shown[0]) if shown else "pipeline"
     sets = list(dict.fromkeys(a.data for e in shown for a in e.accuracy))
     stream = any(e.stream for e in shown)
-    titles = ["model", "runs on", "precision", "input", "threads"]
-    titles += [
-        f"{stage} p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "mean ms",
-        "sd ms",
-        FPS[result.plan.scenario],
-        "times the first (95 %)",
-    ]
-    titles += (["met", "late", "dropped"] if stream else []) + [f"IoU {name}" for name in sets] + ["marks"]
+    titles = ["model", "runs on", "input", "threads"]
+    titles += [f"{stage} p50 ms", "p90 ms", "p99 ms", "mean ± sd ms", FPS[result.plan.scenario]]
+    titles += ["times the first (95 %)"] + (["met", "late", "dropped"] if stream else [])
+    titles += [f"IoU {name}" for name in sets] + ["marked"]
     first = next((e for e in shown if e.ratio is None), None)
     rows = [titles]
     for e in shown:
         s = e.stages.get(headline_stage(e), Summary(0))
         size = "x".join(map(str, e.input)) or NONE
         threads = NONE if e.threads is None else str(e.threads)
-        row = [e.name, e.runtime, e.precision or NONE, size, threads]
-        row += [figure(v) for v in (s.p50, s.p90, s.p99, s.mean, s.std)]
-        row += [figure(e.fps, 1), "1" if e is first else str(e.ratio) if e.ratio else NONE]
+        row = [e.name, f"{e.runtime} {e.precision}".strip(), size, threads]
+        row += [figure(v) for v in (s.p50, s.p90, s.p99)]
+        row += [f"{figure(s.mean)} ± {figure(s.std)}", figure(e.fps, 1)]
+        row.append("1" if e is first else str(e.ratio) if e.ratio else NONE)
         if stream:
             row += [str(getattr(e.stream, k)) if e.stream else NONE for k in ("met", "late", "dropped")]
         found = {a.data: a.foreground_iou for a in e.accuracy}
         row += [figure(found.get(name), 4) for name in sets]
-        rows.append([*row, ", ".join(dict.fromkeys(m.kind for m in e.marks)) or NONE])
+        rows.append([*row, "yes" if e.marks or result.marks else NONE])
     return rows
 
 
@@ -115,7 +109,7 @@ def measured(result: Result) -> list[Entry]:
 def doubts(result: Result) -> list[str]:
     """All marks and errors in words."""
     found = [f"the run: {mark.text}" for mark in result.marks]
-    found += [f"{e.name}: {mark.text}" for e in result.entries for mark in e.marks]
+    found += [f"{e.name}: {'; '.join(mark.text for mark in e.marks)}" for e in result.entries if e.marks]
     return found + [f"{e.name} was not measured: {e.error}" for e in result.entries if e.error]
 
 

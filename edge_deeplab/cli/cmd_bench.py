@@ -52,8 +52,8 @@ def _measure(args: argparse.Namespace) -> int:
         result = with_accuracy(
             result, contenders, splits, lambda items, *, text: bar(items, desc=text, unit="picture")
         )
-    print(text_report(result))
-    _write(args, [result])
+    written = _write(args, [result])  # first: the reader of a pipe may leave early
+    print(text_report(result) + written)
     return 0
 
 
@@ -111,8 +111,8 @@ def _report(args: argparse.Namespace) -> int:
         raise UserError("report takes results: edge-deeplab bench report A.json... --output DIR")
     _writable(args)
     results = [Result.load(path) for path in args.models[1:]]
-    print("\n\n".join(text_report(result) for result in results))
-    _write(args, results)
+    written = _write(args, results)
+    print("\n\n".join(text_report(result) for result in results) + written)
     return 0
 
 
@@ -131,7 +131,8 @@ def _writable(args: argparse.Namespace) -> None:
         raise UserError(f"--json {args.json} is a folder; give a file name")
 
 
-def _write(args: argparse.Namespace, results: Sequence[Result]) -> None:
+def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:
+    """Write what was asked for; returns a line that says so."""
     from pathlib import Path
 
     from edge_deeplab.bench.page import page
@@ -146,7 +147,8 @@ def _write(args: argparse.Namespace, results: Sequence[Result]) -> None:
             results[0].save(folder / "bench.json")
         write_text(folder / "bench.md", "\n".join(markdown_report(result) for result in results))
         write_text(folder / "bench.html", page(results))
-        print(f"\nwritten to {folder}: {'bench.json, ' * (len(results) == 1)}bench.md, bench.html")
+        return f"\n\nwritten to {folder}: {'bench.json, ' * (len(results) == 1)}bench.md, bench.html"
+    return f"\n\nwritten: {args.json}" if args.json else ""
 
 
 class _progress:  # noqa: N801 - used as a function

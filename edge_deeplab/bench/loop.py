@@ -15,6 +15,8 @@ from edge_deeplab.bench.stats import summary
 from edge_deeplab.imaging import Frame, Labels
 from edge_deeplab.runtimes import Runtime, Times
 
+Clock = time.perf_counter
+
 Stages = dict[str, list[float]]
 """Stage -> milliseconds of every query, in order."""
 
@@ -28,9 +30,9 @@ class Segments(Protocol):
 
 def timed(subject: Segments, frame: Frame) -> tuple[float, Times]:
     """Milliseconds of one call from outside, and what it tells of its stages."""
-    begin = time.perf_counter()
+    begin = Clock()
     _, times = subject.segment(frame)
-    return 1e3 * (time.perf_counter() - begin), times
+    return 1e3 * (Clock() - begin), times
 
 
 def as_stages(pipeline: list[float], times: list[Times]) -> Stages:

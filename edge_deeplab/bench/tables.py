@@ -131,7 +131,7 @@ def _machine(m: Machine) -> Iterator[tuple[str, str]]:
     yield "cores", f"{m.cores or 'unknown'}{memory}"
     if m.gpu:
         yield "GPU", m.gpu
-    yield "system", ", ".join([m.system, *(f"{k} {v}" for k, v in m.versions.items())])
+    yield "system", ", ".join([m.system or "unknown", *(f"{k} {v}" for k, v in m.versions.items())])
 
 
 def _conditions(c: Conditions) -> Iterator[tuple[str, str]]:

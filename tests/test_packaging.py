@@ -22,7 +22,12 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LINKS = ("export", "runtimes", "demos")
-IMPORTED_AS = {"cv2": "opencv-python-headless", "skimage": "scikit-image", "cuda": "cuda-bindings"}
+IMPORTED_AS = {
+    "ai_edge_litert": "ai-edge-litert",
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "cuda": "cuda-bindings",
+}
 """Modules that are not called as what one installs."""
 
 

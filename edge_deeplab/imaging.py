@@ -47,11 +47,15 @@ def read_image(path: str | Path) -> Frame:
     Raises:
         UserError: Missing, unreadable, cut short, or no picture.
     """
-    data = read_bytes(path)
-    _complain_if_cut_short(path, data)
+    return decode_image(read_bytes(path), path)
+
+
+def decode_image(data: bytes, name: str | Path = "the picture") -> Frame:
+    """:func:`read_image` for a file's bytes; ``name`` is what an error calls it."""
+    _complain_if_cut_short(name, data)
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise UserError(f"cannot read {path}: not a picture OpenCV can decode (JPEG, PNG, WebP, BMP, TIFF)")
+        raise UserError(f"cannot read {name}: not a picture OpenCV can decode (JPEG, PNG, WebP, BMP, TIFF)")
     return image
 
 
@@ -94,15 +98,20 @@ def read_mask(path: str | Path) -> Labels:
 
 def write_image(path: str | Path, image: Frame) -> None:
     """Write a BGR, BGRA or gray picture in the format its suffix names, whole or not at all."""
+    write_bytes(path, encode_image(path, image))
+
+
+def encode_image(path: str | Path, image: Frame, *, fast: bool = False) -> bytes:
+    """The bytes that :func:`write_image` writes; ``fast`` makes PNGs that are larger and ready sooner."""
     try:
-        done, data = cv2.imencode(Path(path).suffix, image)
+        done, data = cv2.imencode(Path(path).suffix, image, [cv2.IMWRITE_PNG_COMPRESSION, 1] if fast else [])
     except cv2.error:
         done = False
     if not done:
         raise UserError(
             f"cannot write {path}: not a picture, or no picture format that OpenCV writes; use .png"
         )
-    write_bytes(path, data.tobytes())
+    return bytes(data)
 
 
 def _decode(data: bytes, flags: int) -> Any:

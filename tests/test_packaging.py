@@ -22,12 +22,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LINKS = ("export", "runtimes", "demos")
-IMPORTED_AS = {
-    "ai_edge_litert": "ai-edge-litert",
-    "cv2": "opencv-python-headless",
-    "skimage": "scikit-image",
-    "cuda": "cuda-bindings",
-}
+IMPORTED_AS = {"cv2": "opencv-python-headless", "skimage": "scikit-image", "cuda": "cuda-bindings"}
 """Modules that are not called as what one installs."""
 
 
@@ -86,13 +81,28 @@ def test_linters_do_not_see_linked_files_twice() -> None:
     assert sorted(PROJECT["tool"]["pyright"]["ignore"]) == sorted(links)
 
 
+NOT_INSTALLED = [ROOT / "demos/web/npm"]
+"""Tools of the people who work on the package."""
+
+
+def data_files(package: str) -> set[Path]:
+    """Files of a package's folder that are not Python, those of its sub-packages left out."""
+    elsewhere = {folder(name) for name in SETUPTOOLS["packages"] if name != package}
+    elsewhere |= {ROOT / "edge_deeplab" / link for link in LINKS} | {*NOT_INSTALLED}
+    elsewhere -= set(folder(package).parents)
+    return {
+        path
+        for path in folder(package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and elsewhere.isdisjoint(path.parents)
+    }
+
+
 def test_files_that_are_not_python_are_listed() -> None:
     """What no pattern names would be missing from the wheel."""
     patterns: dict[str, list[str]] = SETUPTOOLS["package-data"]
     for package in SETUPTOOLS["packages"]:
-        there = {p.name for p in folder(package).iterdir() if p.is_file() and p.suffix not in (".py", ".pyc")}
-        listed = {p.name for pattern in patterns.get(package, []) for p in folder(package).glob(pattern)}
-        assert there == listed, package
+        listed = {path for pattern in patterns.get(package, []) for path in folder(package).glob(pattern)}
+        assert data_files(package) == listed, package
     for package, names in patterns.items():
         for name in names:
             assert "*" in name or (folder(package) / name).is_file(), name

@@ -1,0 +1,116 @@
+"""``edge-deeplab demo web``: the model in the browser, on the visitor's camera (docs/demo-web.md)."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from typing import TYPE_CHECKING
+
+from edge_deeplab.cli import Command
+from edge_deeplab.cli.arguments import add_runtime_options, open_from
+
+if TYPE_CHECKING:
+    from edge_deeplab.demos.web.app import Site
+
+PORT = 8765
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="portrait", metavar="MODEL", help="default: portrait")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this computer only)"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=PORT, help=f"default: {PORT}; 0 takes a free one and prints it"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the default browser")
+    parser.add_argument(
+        "--server-runtime",
+        action="store_true",
+        help="run MODEL, any artefact, in this process and send frames to it; --threads, --provider and "
+        "--device are for it",
+    )
+    parser.add_argument("--certificate", metavar="PEM", help="serve https: certificate chain")
+    parser.add_argument("--key", metavar="PEM", help="serve https: private key")
+    add_runtime_options(parser)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number up to 65535")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import secrets
+    import webbrowser
+
+    from edge_deeplab.errors import UserError, needs
+
+    with needs("web"):
+        from edge_deeplab.demos.web.app import is_loopback, server
+
+    if bool(args.certificate) != bool(args.key):
+        raise UserError("https needs both --certificate and --key")
+    token = None if is_loopback(args.host) else secrets.token_urlsafe(16)
+    site = _site(args, token)
+    listening = _listen(args.host, args.port)
+    url = _url(args, listening.getsockname()[1], token)
+    print(
+        f"{site.live.title if site.live else site.model + ' in the browser'}: {url}\nCtrl-C ends it",
+        flush=True,
+    )
+    if token and not args.certificate:
+        print(
+            "Browsers give their camera to https or localhost pages only: from another computer use "
+            "--certificate and --key, or an SSH tunnel (docs/demo-web.md)",
+            flush=True,
+        )
+    if args.open:
+        webbrowser.open(url)
+    server(site, certificate=args.certificate, key=args.key).run(sockets=[listening])
+    return 0
+
+
+def _site(args: argparse.Namespace, token: str | None) -> Site:
+    from edge_deeplab.demos.web.app import Site
+    from edge_deeplab.demos.web.live import Live
+    from edge_deeplab.errors import UserError
+    from edge_deeplab.zoo import find, shipped
+
+    path = find(args.model)
+    models = {name: files[".onnx"] for name, files in shipped().items() if ".onnx" in files}
+    if path.suffix == ".onnx":
+        models = {path.stem: path} | {name: file for name, file in models.items() if name != path.stem}
+    elif not args.server_runtime:
+        raise UserError(
+            f"a browser runs .onnx files only, not {path}: add --server-runtime to run it in this process, "
+            f"or make one with `edge-deeplab export {path} --target onnx`"
+        )
+    live = Live(open_from(args).warmup()) if args.server_runtime else None
+    return Site(path.stem, models, live, token)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from edge_deeplab.errors import UserError, because
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host} port {port}: {because(error)}; give another --host or --port "
+            "(--port 0 takes a free one)"
+        ) from error
+
+
+def _url(args: argparse.Namespace, port: int, token: str | None) -> str:
+    """The address to open. The token stands behind ``#``, which browsers do not send to servers or logs."""
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(args.host, args.host)
+    if ":" in host:
+        host = f"[{host}]"
+    scheme = "https" if args.certificate else "http"
+    return f"{scheme}://{host}:{port}/" + (f"#token={token}" if token else "")
+
+
+DEMO = Command("a page that runs the model in the browser, on its camera", _arguments, _run)

@@ -1,0 +1,279 @@
+/**
+ * Where frames become masks: in this browser, or in the Python process that serves the page.
+ *
+ * `segment(bitmap)` closes the bitmap and resolves to its masks.
+ */
+import { parseContract } from './contract.js';
+import { UserError } from './errors.js';
+
+/** @typedef {import('./contract.js').Contract} Contract */
+/** @typedef {import('./imaging.js').Masks} Masks */
+
+/**
+ * Milliseconds by stage.
+ * @typedef {{prepare: number, network: number, finish: number}} Times
+ */
+
+/** @typedef {{masks: Masks, times: Times}} Answer */
+
+/** Null: a newer frame took this one's place. @typedef {Promise<Answer | null>} Segmenting */
+
+/**
+ * What the page needs of either engine.
+ * @typedef {object} Engine
+ * @property {Contract} contract
+ * @property {string} title What runs the model, in words.
+ * @property {number} depth Frames it takes at a time.
+ * @property {(bitmap: ImageBitmap) => Segmenting} segment
+ * @property {() => void} close
+ * @property {(message: string) => void} onLost Called when the engine dies between two frames.
+ */
+
+// More than four threads gain little on a network this small, and phones have few fast cores.
+const MOST_THREADS = 4;
+
+/** WASM threads share memory, which browsers allow to isolated pages only. */
+export function threadsHere() {
+  const shared = self.crossOriginIsolated && typeof SharedArrayBuffer !== 'undefined';
+  return shared ? Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1)) : 1;
+}
+
+/** Whether this browser really has a WebGPU device to give. */
+export async function hasWebGpu() {
+  try {
+    const gpu = /** @type {any} */ (navigator).gpu;
+    return Boolean(await gpu?.requestAdapter());
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Requests and their answers by number; all of them fail when the other side is lost.
+ * @template T
+ */
+class Pending {
+  constructor() {
+    /** @type {Map<number, {resolve: (value: T) => void, reject: (error: Error) => void}>} */
+    this.waiting = new Map();
+    this.last = 0;
+  }
+
+  /** @param {(id: number) => void} send */
+  request(send) {
+    const id = ++this.last;
+    return new Promise((/** @type {(value: T) => void} */ resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      send(id);
+    });
+  }
+
+  /** @param {number} id */
+  take(id) {
+    const entry = this.waiting.get(id);
+    this.waiting.delete(id);
+    return entry;
+  }
+
+  /** @param {Error} error */
+  failAll(error) {
+    for (const { reject } of this.waiting.values()) reject(error);
+    this.waiting.clear();
+  }
+}
+
+/** The model in this browser: ONNX Runtime Web in a worker. */
+export class BrowserEngine {
+  /**
+   * @param {Worker} worker
+   * @param {Contract} contract
+   * @param {string} title
+   * @param {Pending<Answer>} pending
+   */
+  constructor(worker, contract, title, pending) {
+    this.worker = worker;
+    this.contract = contract;
+    this.title = title;
+    this.pending = pending;
+    this.depth = 1;
+    /** @type {(message: string) => void} */
+    this.onLost = () => {};
+  }
+
+  /**
+   * @param {{url: string, headers: Record<string, string>, backend: 'wasm' | 'webgpu', threads?: number}} options
+   * @returns {Promise<BrowserEngine>}
+   */
+  static open({ url, headers, backend, threads = threadsHere() }) {
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+    const title = backend === 'webgpu' ? 'WebGPU' : `WASM, ${threads} thread${threads > 1 ? 's' : ''}`;
+    /** @type {Pending<Answer>} */
+    const pending = new Pending();
+    return new Promise((resolve, reject) => {
+      /** @type {BrowserEngine | undefined} */
+      let engine;
+      worker.onmessage = ({ data }) => {
+        if (data.type === 'opened') {
+          engine = new BrowserEngine(worker, data.contract, title, pending);
+          resolve(engine);
+        } else if (data.type === 'masks') {
+          pending.take(data.id)?.resolve({ masks: data.masks, times: data.times });
+        } else if (data.id) {
+          pending.take(data.id)?.reject(new UserError(data.message));
+        } else {
+          worker.terminate();
+          reject(new UserError(data.message));
+        }
+      };
+      worker.onerror = (event) => {
+        const error = new UserError(`The model's worker stopped: ${event.message || 'it could not be loaded'}.`);
+        worker.terminate();
+        pending.failAll(error);
+        reject(error);
+        engine?.onLost(error.message);
+      };
+      worker.postMessage({ type: 'open', url: new URL(url, location.href).href, headers, backend, threads });
+    });
+  }
+
+  /**
+   * @param {ImageBitmap} bitmap
+   * @returns {Segmenting}
+   */
+  segment(bitmap) {
+    return this.pending.request((id) => this.worker.postMessage({ type: 'frame', id, bitmap }, [bitmap]));
+  }
+
+  close() {
+    this.worker.terminate();
+    this.pending.failAll(new UserError('The model was closed.'));
+  }
+}
+
+const PROTOCOL = 'edge-deeplab.1';
+const JPEG_QUALITY = 0.92;
+
+/**
+ * The model in the Python process: frames go out as JPEG, masks come back as PNG (demos/web/live.py).
+ */
+export class ServerEngine {
+  /**
+   * @param {WebSocket} socket
+   * @param {Contract} contract
+   * @param {string} title
+   * @param {Pending<ArrayBuffer | null>} pending
+   */
+  constructor(socket, contract, title, pending) {
+    this.socket = socket;
+    this.contract = contract;
+    this.title = title;
+    this.pending = pending;
+    this.depth = 2; // one on its way while the other is worked on
+    this.canvas = new OffscreenCanvas(1, 1);
+    /** @type {(message: string) => void} */
+    this.onLost = () => {};
+  }
+
+  /**
+   * @param {{token: string | null}} options
+   * @returns {Promise<ServerEngine>}
+   */
+  static open({ token }) {
+    const url = new URL('./segment', location.href);
+    url.protocol = url.protocol.replace('http', 'ws');
+    // A browser cannot set headers here; the list of protocols is the one thing it sends along.
+    const socket = new WebSocket(url, token ? [PROTOCOL, `token.${token}`] : [PROTOCOL]);
+    socket.binaryType = 'arraybuffer';
+    /** @type {Pending<ArrayBuffer | null>} */
+    const pending = new Pending();
+    return new Promise((resolve, reject) => {
+      /** @type {ServerEngine | undefined} */
+      let engine;
+      socket.onmessage = ({ data }) => {
+        if (data instanceof ArrayBuffer) {
+          pending.take(new DataView(data).getUint32(0, true))?.resolve(data);
+          return;
+        }
+        const message = JSON.parse(data);
+        if (message.type === 'hello') {
+          engine = new ServerEngine(socket, parseContract(message.contract), message.title, pending);
+          resolve(engine);
+        } else if (message.type === 'dropped') {
+          for (const id of message.ids) pending.take(id)?.resolve(null);
+        } else {
+          pending.take(message.id)?.reject(new UserError(message.why));
+        }
+      };
+      socket.onclose = ({ reason }) => {
+        const error = new UserError(
+          reason ||
+            (engine
+              ? 'The connection to the server was lost. Is "edge-deeplab demo web" still running?'
+              : 'The server refused the connection. Open the page with the address it printed.'),
+        );
+        pending.failAll(error);
+        reject(error);
+        engine?.onLost(error.message);
+      };
+    });
+  }
+
+  /**
+   * @param {ImageBitmap} bitmap
+   * @returns {Segmenting}
+   */
+  async segment(bitmap) {
+    const { width, height } = bitmap;
+    const picture = await this.jpeg(bitmap);
+    const answer = await this.pending.request((id) => {
+      if (this.socket.readyState !== WebSocket.OPEN) throw new UserError('The connection to the server was lost.');
+      const header = new DataView(new ArrayBuffer(4));
+      header.setUint32(0, id, true);
+      this.socket.send(new Blob([header, picture]));
+    });
+    if (!answer) return null;
+    const view = new DataView(answer);
+    const [prepare, network, finish] = [4, 8, 12].map((at) => view.getFloat32(at, true));
+    return { masks: await unpack(answer.slice(16), width, height), times: { prepare, network, finish } };
+  }
+
+  /** @param {ImageBitmap} bitmap */
+  jpeg(bitmap) {
+    this.canvas.width = bitmap.width;
+    this.canvas.height = bitmap.height;
+    this.canvas.getContext('2d', { alpha: false })?.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    return this.canvas.convertToBlob({ type: 'image/jpeg', quality: JPEG_QUALITY });
+  }
+
+  close() {
+    this.onLost = () => {};
+    this.socket.close(1000);
+  }
+}
+
+/**
+ * The server's PNG: class ids in red, opacity in green.
+ * @param {ArrayBuffer} png
+ * @param {number} width
+ * @param {number} height
+ * @returns {Promise<Masks>}
+ */
+async function unpack(png, width, height) {
+  const bitmap = await createImageBitmap(new Blob([png], { type: 'image/png' }), {
+    colorSpaceConversion: 'none',
+    premultiplyAlpha: 'none',
+  });
+  const context = new OffscreenCanvas(width, height).getContext('2d', { alpha: false, willReadFrequently: true });
+  if (!context) throw new UserError('This browser has no 2D canvas. Update the browser.');
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const { data } = context.getImageData(0, 0, width, height);
+  const labels = new Uint8Array(width * height);
+  const alpha = new Uint8Array(width * height);
+  for (let i = 0; i < labels.length; i++) {
+    labels[i] = data[4 * i];
+    alpha[i] = data[4 * i + 1];
+  }
+  return { width, height, labels, alpha };
+}

@@ -1,0 +1,315 @@
+/** The page: ties the controls to the source, the engine and the compositor. */
+import { paintBackdrop } from './backdrops.js';
+import { Compositor } from './compositor.js';
+import { BrowserEngine, ServerEngine, hasWebGpu, threadsHere } from './engines.js';
+import { UserError, wordsOf } from './errors.js';
+import { Pipeline } from './pipeline.js';
+import { decodePicture, decodeVideo, listCameras, openCamera, openFile } from './sources.js';
+import { loadConfig, takeToken } from './config.js';
+import { controls, element, fillSelect, onKeys, remember, showFigures, showState } from './ui.js';
+
+/** @typedef {import('./engines.js').Engine} Engine */
+/** @typedef {import('./sources.js').Source} Source */
+
+const FIGURES_EVERY_MS = 500;
+
+class App {
+  /** @param {import('./config.js').Config} config @param {string | null} token */
+  constructor(config, token) {
+    this.config = config;
+    this.token = token;
+    this.canvas = /** @type {HTMLCanvasElement} */ (element('canvas'));
+    this.compositor = new Compositor(this.canvas);
+    /** @type {Promise<Engine> | null} */
+    this.engine = null;
+    /** @type {Source | null} */
+    this.source = null;
+    /** @type {Pipeline | null} */
+    this.pipeline = null;
+    /** @type {TexImageSource} */
+    this.backdrop = paintBackdrop('dusk');
+    this.backdropFile = null;
+    this.form = controls();
+  }
+
+  // -- engine ------------------------------------------------------------------------------------
+
+  /** Load what the controls name; frames go on with it as soon as it is there. */
+  loadEngine() {
+    const { model, backend } = this.form.values();
+    const before = this.engine;
+    this.pipeline?.stop();
+    const opening = this.openEngine(model, backend);
+    this.engine = opening;
+    before?.then((engine) => engine.close(), () => {});
+    showState(this.source ? 'live' : null, `Loading ${model}\u2026`);
+    opening.then(
+      (engine) => {
+        if (this.engine !== opening) return;
+        engine.onLost = (message) => this.fail(new UserError(message));
+        element('model-line').textContent =
+          `${engine.contract.name}, ${engine.contract.precision}, ${engine.title}. ${engine.contract.provenance.license}`;
+        showState(null, '');
+        if (this.source) this.run();
+      },
+      (error) => {
+        if (this.engine === opening) this.engineFailed(error, backend);
+      },
+    );
+  }
+
+  /**
+   * @param {string} model
+   * @param {string} backend
+   * @returns {Promise<Engine>}
+   */
+  async openEngine(model, backend) {
+    if (backend === 'server') return ServerEngine.open({ token: this.token });
+    const headers = /** @type {Record<string, string>} */ (this.token ? { Authorization: `Bearer ${this.token}` } : {});
+    const url = `models/${encodeURIComponent(model)}.onnx`;
+    return BrowserEngine.open({ url, headers, backend: /** @type {'wasm' | 'webgpu'} */ (backend) });
+  }
+
+  /**
+   * @param {unknown} error
+   * @param {string} backend
+   */
+  engineFailed(error, backend) {
+    this.engine = null;
+    if (backend !== 'webgpu') {
+      this.fail(error);
+      return;
+    }
+    this.form.set('backend', 'wasm');
+    this.loadEngine();
+    element('threads-hint').hidden = false;
+    element('threads-hint').textContent = `WebGPU did not work here (${wordsOf(error)}), so WASM is used.`;
+  }
+
+  // -- source ------------------------------------------------------------------------------------
+
+  /** @param {() => Promise<Source>} open */
+  async begin(open) {
+    this.endSource();
+    showState('starting', 'Starting\u2026');
+    try {
+      this.source = await open();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.form.set('mirror', this.source.live);
+    if (!this.engine) this.loadEngine();
+    const engine = this.engine;
+    await engine?.catch(() => {});
+    if (engine === this.engine) this.run();
+  }
+
+  startCamera() {
+    const { camera, height } = this.form.values();
+    return this.begin(async () => {
+      const source = await openCamera({
+        deviceId: camera || null,
+        height: Number(height),
+        onEnded: (message) => this.fail(new UserError(message)),
+      });
+      fillSelect('camera', [['', 'Default'], ...(await listCameras()).map(cameraEntry)], camera);
+      return source;
+    });
+  }
+
+  endSource() {
+    this.pipeline?.stop();
+    this.pipeline = null;
+    this.source?.stop();
+    this.source = null;
+    element('pause').setAttribute('aria-pressed', 'false');
+  }
+
+  stop() {
+    this.endSource();
+    showState('welcome', '');
+    showFigures(null);
+  }
+
+  // -- frames ------------------------------------------------------------------------------------
+
+  async run() {
+    const [source, engine] = [this.source, await this.engine];
+    if (!source || !engine || source !== this.source) return;
+    this.pipeline?.stop();
+    this.pipeline = new Pipeline({
+      source,
+      engine,
+      compositor: this.compositor,
+      onMasks: () => this.draw(engine),
+      onError: (error) => this.fail(error),
+    });
+    this.pipeline.start();
+  }
+
+  /** @param {Engine} engine */
+  draw(engine) {
+    const { mode, blur, mirror } = this.form.values();
+    this.compositor.draw({
+      mode,
+      mirror,
+      blur: Number(blur) / 100,
+      backdrop: this.backdrop,
+      palette: engine.contract.classes.map(({ color }) => color),
+    });
+    showState('live', '');
+    this.canvas.setAttribute('aria-label', `${this.source?.name ?? 'Picture'}, shown as: ${this.form.modeName()}`);
+  }
+
+  async redraw() {
+    const engine = await this.engine;
+    if (this.pipeline && engine) this.draw(engine);
+  }
+
+  pause() {
+    if (!this.pipeline) return;
+    this.pipeline.pause(!this.pipeline.paused);
+    element('pause').setAttribute('aria-pressed', String(this.pipeline.paused));
+  }
+
+  /** What is on the screen, as a PNG; a cut-out keeps its transparency. */
+  async save() {
+    if (!this.pipeline) return;
+    await this.redraw(); // WebGL keeps its picture only until the browser has shown it
+    this.canvas.toBlob((blob) => {
+      if (!blob) return;
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(blob);
+      link.download = `edge-deeplab-${this.form.values().mode}.png`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    this.endSource();
+    element('problem-text').textContent = wordsOf(error);
+    showState('problem', '');
+    showFigures(null);
+    element('retry').focus();
+  }
+
+  // -- controls ----------------------------------------------------------------------------------
+
+  async fillControls() {
+    const { models, server } = this.config;
+    const browser = models.some(({ name }) => name === this.config.model);
+    /** @type {[string, string][]} */
+    const backends = server ? [['server', server.title]] : [];
+    if (browser || !server) {
+      const threads = threadsHere();
+      backends.push(['wasm', `This browser: WASM, ${threads} thread${threads > 1 ? 's' : ''}`]);
+      if (await hasWebGpu()) backends.push(['webgpu', 'This browser: WebGPU']);
+    }
+    fillSelect('model', models.map(({ name }) => [name, name]), this.config.model);
+    fillSelect('backend', backends, backends[0][0]);
+    this.form.restore();
+    if (threadsHere() === 1 && !self.crossOriginIsolated) {
+      element('threads-hint').hidden = false;
+      element('threads-hint').textContent =
+        'WASM runs on one thread: this page did not come with the headers (COOP, COEP) that browsers ask for ' +
+        'before they share memory between threads. Everything works, but slower.';
+    }
+    this.changed('');
+  }
+
+  /** @param {string} name Of the control that changed. */
+  async changed(name) {
+    const { mode, backend, backdrop, color } = this.form.values();
+    element('screen').dataset.mode = mode;
+    this.form.showFor(mode, backend);
+    const local = backend !== 'server';
+    const promise = local
+      ? 'The model runs in this browser. Your picture never leaves this device.'
+      : `Frames go to the Python process at ${location.host} and come back as masks. Nothing is stored.`;
+    element('promise').textContent = promise;
+    element('privacy').textContent = local ? 'Nothing leaves this device' : `Frames go to ${location.host}`;
+    if (name === 'backdrop' && backdrop === 'file') element('backdrop-file').click();
+    else if (backdrop !== 'file') this.backdrop = paintBackdrop(backdrop === 'color' ? color : backdrop);
+    if (name === 'model' || name === 'backend') this.loadEngine();
+    else if ((name === 'camera' || name === 'height') && this.source?.live) this.startCamera();
+    else this.redraw();
+    remember(this.form.values());
+  }
+
+  /** @param {File} file */
+  async useBackdropFile(file) {
+    try {
+      const video = file.type.startsWith('video/');
+      this.backdrop = video ? await decodeVideo(file) : await decodePicture(file);
+      this.redraw();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  listen() {
+    element('start').onclick = () => this.startCamera();
+    element('retry').onclick = () => this.startCamera();
+    element('pause').onclick = () => this.pause();
+    element('save').onclick = () => this.save();
+    element('stop').onclick = () => this.stop();
+    element('open').onclick = element('problem-open').onclick = () => element('file').click();
+    this.form.onChange((name) => this.changed(name));
+    onFile('file', (file) => this.begin(() => openFile(file)));
+    onFile('backdrop-file', (file) => this.useBackdropFile(file));
+    onKeys({
+      ' ': () => this.pause(),
+      s: () => this.save(),
+      m: () => this.form.toggle('mirror'),
+      1: () => this.form.choose('mode', 0),
+      2: () => this.form.choose('mode', 1),
+      3: () => this.form.choose('mode', 2),
+      4: () => this.form.choose('mode', 3),
+      5: () => this.form.choose('mode', 4),
+    });
+    this.canvas.addEventListener('webglcontextlost', (event) => event.preventDefault());
+    this.canvas.addEventListener('webglcontextrestored', () => {
+      this.compositor = new Compositor(this.canvas);
+      if (this.pipeline) this.run();
+    });
+    setInterval(() => this.pipeline && showFigures(this.pipeline.figures()), FIGURES_EVERY_MS);
+  }
+}
+
+/**
+ * @param {string} id Of a file input.
+ * @param {(file: File) => void} use
+ */
+function onFile(id, use) {
+  const input = /** @type {HTMLInputElement} */ (element(id));
+  input.onchange = () => {
+    const file = input.files?.[0];
+    input.value = ''; // the same file may be chosen again
+    if (file) use(file);
+  };
+}
+
+/**
+ * @param {MediaDeviceInfo} device
+ * @param {number} index
+ * @returns {[string, string]}
+ */
+function cameraEntry({ deviceId, label }, index) {
+  return [deviceId, label || `Camera ${index + 1}`];
+}
+
+try {
+  const token = takeToken();
+  const config = await loadConfig(token);
+  element('version').textContent = config.version;
+  const app = new App(config, token);
+  app.listen();
+  await app.fillControls();
+  app.loadEngine();
+} catch (error) {
+  element('problem-text').textContent = wordsOf(error);
+  showState('problem', '');
+}

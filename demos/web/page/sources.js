@@ -1,0 +1,174 @@
+/**
+ * Where frames come from: the camera, or a picture or video that the visitor opens. Nothing is stored.
+ */
+import { UserError } from './errors.js';
+
+/** What browsers call a camera's failures -> what to tell the visitor. @type {Record<string, string>} */
+const CAMERA_FAILURES = {
+  NotAllowedError:
+    'The camera is blocked. Allow it for this page (the camera symbol beside the address, or the system\u2019s ' +
+    'privacy settings), then start it again.',
+  NotFoundError: 'No camera was found. Plug one in and try again, or open a picture or video instead.',
+  NotReadableError: 'The camera is in use by another program. Close that one, then start it again.',
+  AbortError: 'The camera stopped while starting. Try again.',
+  OverconstrainedError: 'The chosen camera is gone. Choose another one.',
+};
+
+/**
+ * A stream of frames.
+ * @typedef {object} Source
+ * @property {string} name
+ * @property {boolean} live A camera: mirrored unless the visitor says otherwise.
+ * @property {(onFrame: () => void) => void} start Calls `onFrame` for every new frame.
+ * @property {() => Promise<ImageBitmap>} grab The newest frame.
+ * @property {() => void} stop
+ */
+
+/** @returns {Promise<MediaDeviceInfo[]>} Cameras; without names until one was allowed. */
+export async function listCameras() {
+  const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  return devices.filter(({ kind }) => kind === 'videoinput');
+}
+
+/**
+ * @param {{deviceId: string | null, height: number, onEnded: (message: string) => void}} options
+ * @returns {Promise<Source>}
+ */
+export async function openCamera({ deviceId, height, onEnded }) {
+  if (!navigator.mediaDevices) {
+    throw new UserError(
+      'Browsers give a camera only to pages from this computer (http://localhost) or over https. ' +
+        'Open the page that way, or open a picture or video instead.',
+    );
+  }
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({
+      audio: false,
+      video: {
+        ...(deviceId ? { deviceId: { exact: deviceId } } : { facingMode: 'user' }),
+        height: { ideal: height },
+        width: { ideal: Math.round((height * 4) / 3) },
+        frameRate: { ideal: 30 },
+      },
+    });
+  } catch (error) {
+    const name = error instanceof Error ? error.name : '';
+    throw new UserError(CAMERA_FAILURES[name] ?? `The camera could not be started (${name || error}).`);
+  }
+  const [track] = stream.getVideoTracks();
+  track.addEventListener('ended', () => onEnded('The camera was unplugged or taken away. Start it again.'));
+  const video = quietVideo();
+  video.srcObject = stream;
+  await video.play();
+  return videoSource(video, track.label, true, () => stream.getTracks().forEach((each) => each.stop()));
+}
+
+/**
+ * @param {File} file Picture or video.
+ * @returns {Promise<Source>}
+ */
+export async function openFile(file) {
+  if (!file.type.startsWith('video/')) return pictureSource(await decodePicture(file), file.name);
+  const video = await decodeVideo(file);
+  return videoSource(video, file.name, false, () => URL.revokeObjectURL(video.src));
+}
+
+/**
+ * @param {File} file
+ * @returns {Promise<ImageBitmap>}
+ */
+export async function decodePicture(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new UserError(`${file.name} is not a picture that this browser can read.`);
+  }
+}
+
+/**
+ * A video that plays in a loop, without sound.
+ * @param {File} file
+ */
+export async function decodeVideo(file) {
+  const video = quietVideo();
+  video.loop = true;
+  video.src = URL.createObjectURL(file);
+  try {
+    await video.play();
+  } catch {
+    URL.revokeObjectURL(video.src);
+    throw new UserError(`${file.name} is not a video that this browser can play.`);
+  }
+  return video;
+}
+
+function quietVideo() {
+  const video = document.createElement('video');
+  video.muted = true;
+  video.playsInline = true; // iPhones play full screen otherwise
+  return video;
+}
+
+/**
+ * @param {ImageBitmap} bitmap
+ * @param {string} name
+ * @returns {Source}
+ */
+function pictureSource(bitmap, name) {
+  return {
+    name,
+    live: false,
+    start: (onFrame) => onFrame(),
+    grab: () => createImageBitmap(bitmap),
+    stop: () => bitmap.close(),
+  };
+}
+
+/**
+ * @param {HTMLVideoElement} video
+ * @param {string} name
+ * @param {boolean} live
+ * @param {() => void} release
+ * @returns {Source}
+ */
+function videoSource(video, name, live, release) {
+  let running = true;
+  return {
+    name,
+    live,
+    start(onFrame) {
+      const next = () => {
+        if (!running) return;
+        onFrame();
+        whenNextFrame(video, next);
+      };
+      whenNextFrame(video, next);
+    },
+    grab: () => createImageBitmap(video),
+    stop() {
+      running = false;
+      video.pause();
+      release();
+      video.srcObject = null;
+    },
+  };
+}
+
+/**
+ * @param {HTMLVideoElement} video
+ * @param {() => void} callback
+ */
+function whenNextFrame(video, callback) {
+  if ('requestVideoFrameCallback' in video) {
+    video.requestVideoFrameCallback(callback);
+    return;
+  }
+  // Older browsers: look at every screen refresh whether the video has moved on.
+  const { currentTime } = /** @type {HTMLVideoElement} */ (video);
+  const look = () => {
+    if (/** @type {HTMLVideoElement} */ (video).currentTime !== currentTime) callback();
+    else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}

@@ -1,0 +1,130 @@
+/**
+ * Runs a model in this worker, so that the page stays responsive: frame in, masks out.
+ *
+ * Messages in:  {type: 'open', url, headers, backend, threads}, then {type: 'frame', id, bitmap} one at a time.
+ * Messages out: {type: 'opened', contract}, {type: 'masks', id, masks, times} or {type: 'failed', id, message}.
+ */
+import { contractOf } from './contract.js';
+import { UserError, wordsOf } from './errors.js';
+import { postprocess, preprocess } from './imaging.js';
+
+/** @typedef {import('./contract.js').Contract} Contract */
+/** @typedef {typeof import('onnxruntime-common')} Ort */
+
+/**
+ * ONNX Runtime Web comes in builds; the one with WebGPU is nearly twice as large, so it is loaded on demand.
+ * @type {Record<string, {module: string, wasm: string}>}
+ */
+const BUILDS = {
+  wasm: { module: 'ort.wasm.min.mjs', wasm: 'ort-wasm-simd-threaded' },
+  webgpu: { module: 'ort.webgpu.min.mjs', wasm: 'ort-wasm-simd-threaded.asyncify' },
+};
+const FOLDER = new URL('./vendor/onnxruntime-web/', import.meta.url).href;
+
+class Model {
+  /**
+   * @param {Ort} ort
+   * @param {import('onnxruntime-common').InferenceSession} session
+   * @param {Contract} contract
+   */
+  constructor(ort, session, contract) {
+    this.ort = ort;
+    this.session = session;
+    this.contract = contract;
+    this.canvas = new OffscreenCanvas(1, 1);
+    const context = this.canvas.getContext('2d', { alpha: false, willReadFrequently: true });
+    if (!context) throw new UserError('This browser has no 2D canvas for workers. Update the browser.');
+    this.context = context;
+  }
+
+  /** @param {{url: string, headers: Record<string, string>, backend: string, threads: number}} options */
+  static async open({ url, headers, backend, threads }) {
+    const bytes = await download(url, headers);
+    const contract = contractOf(bytes);
+    const build = BUILDS[backend];
+    /** @type {Ort} */
+    const ort = await import(FOLDER + build.module);
+    ort.env.logLevel = 'error';
+    ort.env.wasm.numThreads = threads;
+    ort.env.wasm.wasmPaths = { mjs: `${FOLDER}${build.wasm}.mjs`, wasm: `${FOLDER}${build.wasm}.wasm` };
+    const session = await ort.InferenceSession.create(bytes, {
+      executionProviders: [backend],
+      graphOptimizationLevel: 'all',
+      logSeverityLevel: 3,
+    });
+    const model = new Model(ort, session, contract);
+    await model.warmUp();
+    return model;
+  }
+
+  /** The first run allocates memory, and compiles shaders on WebGPU: not on a frame that is waited for. */
+  async warmUp() {
+    const { width, height } = this.contract;
+    await this.run(preprocess(new Uint8Array(width * height * 4), width, height, this.contract));
+  }
+
+  /** @param {{data: Float32Array | Uint8Array, dims: number[]}} input */
+  async run({ data, dims }) {
+    const { session, contract } = this;
+    const tensor = new this.ort.Tensor(contract.dtype, /** @type {any} */ (data), dims);
+    const output = (await session.run({ [session.inputNames[0]]: tensor }))[session.outputNames[0]];
+    if (output.type !== 'float32' && output.type !== 'uint8') {
+      throw new UserError(`The model answers in ${output.type}; this page reads float32 and uint8.`);
+    }
+    return /** @type {Float32Array | Uint8Array} */ (output.data);
+  }
+
+  /** @param {ImageBitmap} bitmap */
+  async segment(bitmap) {
+    const { width, height } = bitmap;
+    const begin = performance.now();
+    const input = preprocess(this.pixels(bitmap), width, height, this.contract);
+    const prepared = performance.now();
+    const output = await this.run(input);
+    const answered = performance.now();
+    const masks = postprocess(output, this.contract, width, height);
+    const done = performance.now();
+    const times = { prepare: prepared - begin, network: answered - prepared, finish: done - answered };
+    return { masks, times };
+  }
+
+  /** @param {ImageBitmap} bitmap */
+  pixels(bitmap) {
+    const { width, height } = bitmap;
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    return this.context.getImageData(0, 0, width, height).data;
+  }
+}
+
+/**
+ * @param {string} url
+ * @param {Record<string, string>} headers
+ */
+async function download(url, headers) {
+  const response = await fetch(url, { headers });
+  if (!response.ok) throw new UserError(`The model could not be loaded: the server answered ${response.status}.`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** @type {Model | undefined} */
+let model;
+
+self.onmessage = async ({ data }) => {
+  try {
+    if (data.type === 'open') {
+      model = await Model.open(data);
+      self.postMessage({ type: 'opened', contract: model.contract });
+    } else if (model) {
+      const { masks, times } = await model.segment(data.bitmap);
+      const buffers = [masks.labels.buffer, masks.alpha.buffer];
+      self.postMessage({ type: 'masks', id: data.id, masks, times }, { transfer: buffers });
+    }
+  } catch (error) {
+    self.postMessage({ type: 'failed', id: data.id, message: wordsOf(error) });
+  }
+};

@@ -1,0 +1,109 @@
+"""A real Chromium with its fake camera, and pages of the demo in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.demos.web.support import HELPERS, clips, film, moving_sample, served, y4m
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+FLAGS = (
+    "--no-sandbox",  # containers often forbid what the sandbox needs
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network: no name resolves
+    # A software device where there is no GPU.
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+)
+
+
+def chromium() -> str | None:
+    """A Chromium of the system; $EDGE_DEEPLAB_CHROMIUM names another one."""
+    return os.environ.get("EDGE_DEEPLAB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+Launch = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """``launch(*flags)``: a headless Chromium."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'edge-deeplab[dev]'"
+    )
+    pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
+    with playwright.sync_playwright() as running:
+        path = chromium() or running.chromium.executable_path
+        if not Path(path).is_file():
+            pytest.skip("no Chromium: apt-get install chromium, or `playwright install chromium`")
+        yield lambda *flags: running.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="session")
+def camera_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the fake camera sees: a person signing, or the packaged photo moved about."""
+    frames = film(clips()[0], 30) if clips() else moving_sample(30)
+    return y4m(tmp_path_factory.mktemp("camera") / "camera.y4m", frames)
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Launch, camera_film: Path) -> Iterator[Any]:
+    """With a fake camera; a context must be granted its use."""
+    running = launch("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera_film}")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """Address of the demo with the shipped models."""
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab.demos.web.app import Site
+    from edge_deeplab.zoo import shipped
+
+    models = {name: files[".onnx"] for name, files in shipped().items() if ".onnx" in files}
+    with served(Site("portrait", models)) as address:
+        yield address
+
+
+class Visit:
+    """One visitor: a fresh profile, one page, and everything that went wrong in it."""
+
+    def __init__(self, browser: Any, *, camera: bool = True, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.context.add_init_script(HELPERS)
+        if camera:
+            self.context.grant_permissions(["camera"])
+        self.errors: list[str] = []
+        self.asked: set[str] = set()
+        self.page = self.context.new_page()
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.asked.add(request.url))
+
+    def state(self, wanted: str, *, seconds: float = 60) -> None:
+        """Wait until the picture's area shows ``live``, ``problem`` …"""
+        self.page.wait_for_selector(f'#screen[data-state="{wanted}"]', timeout=1000 * seconds)
+
+
+MakeVisit = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[MakeVisit]:
+    """``visit(camera=…, **context options)`` in the browser with the fake camera; gone after the test."""
+    visits: list[Visit] = []
+
+    def make(**options: Any) -> Visit:
+        visits.append(Visit(browser, **options))
+        return visits[-1]
+
+    yield make
+    for each in visits:
+        each.context.close()

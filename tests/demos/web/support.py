@@ -1,0 +1,154 @@
+"""What the web demo's tests share: a served page, pictures in and out of a browser, films for a camera."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_deeplab.imaging import Frame, read_image
+
+if TYPE_CHECKING:
+    from edge_deeplab.demos.web.app import Site
+
+ROOT = Path(__file__).resolve().parents[3]
+SHARED_VIDEOS = ROOT.parent / "shared" / "video"
+SAMPLE = ROOT / "export" / "sample.jpg"
+
+
+@contextmanager
+def served(site: Site) -> Iterator[str]:
+    """The real server in a thread of this process; gives its address."""
+    from edge_deeplab.demos.web.app import server
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    running = server(site)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join()
+        listening.close()
+
+
+# -- frames --------------------------------------------------------------------------------------
+
+
+def clips() -> list[Path]:
+    """Films of people, where this machine has them beside the checkout."""
+    return sorted(SHARED_VIDEOS.glob("*.mkv"))
+
+
+def film(path: Path, count: int, *, every: int = 1) -> list[Frame]:
+    """Some frames of a film, BGR."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    for index in range(count * every):
+        there, frame = capture.read()
+        if there and index % every == 0:
+            frames.append(np.asarray(frame, np.uint8))
+    capture.release()
+    return frames
+
+
+def moving_sample(count: int) -> list[Frame]:
+    """The packaged photo, its person wandering from side to side: BGR 640x480."""
+    photo = cv2.resize(read_image(SAMPLE), (800, 800), interpolation=cv2.INTER_AREA)
+    lefts = (80 + 80 * np.sin(np.linspace(0, 2 * np.pi, count, endpoint=False))).astype(int)
+    return [np.ascontiguousarray(photo[60:540, left : left + 640]) for left in lefts]
+
+
+def y4m(path: Path, frames: Sequence[Frame], *, rate: int = 30) -> Path:
+    """Write a film that Chromium takes for a camera; it plays in a loop."""
+    height, width = frames[0].shape[:2]
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F{rate}:1 Ip A1:1 C420jpeg\n".encode())
+        for frame in frames:
+            file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes())
+    return path
+
+
+# -- to and from the browser ---------------------------------------------------------------------
+
+
+def rgba(frame: Frame) -> dict[str, Any]:
+    """A BGR frame as the page's own modules take it."""
+    pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGBA)
+    return {"width": frame.shape[1], "height": frame.shape[0], "bytes": packed(pixels)}
+
+
+def packed(array: NDArray[Any]) -> str:
+    """An array's bytes for a message to the browser."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def unpacked(text: str, dtype: Any = np.uint8) -> NDArray[Any]:
+    """The other way round; flat."""
+    return np.frombuffer(base64.b64decode(text), dtype)
+
+
+HELPERS = """
+window.unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+window.pack = (array) => {
+  const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 32768) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  }
+  return btoa(text);
+};
+window.bitmapOf = ({ width, height, bytes }) => {
+  const data = new ImageData(new Uint8ClampedArray(unpack(bytes).buffer), width, height);
+  return createImageBitmap(data, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+};
+"""
+"""Ways for pixels in and out; put into every page that a test opens."""
+
+SEGMENT = """
+async ({ open, frames }) => {
+  const { BrowserEngine, ServerEngine } = await import('/engines.js');
+  const engine = await (open.backend === 'server' ? ServerEngine : BrowserEngine).open(open);
+  const answers = [];
+  for (const frame of frames) {
+    const { masks, times } = await engine.segment(await bitmapOf(frame));
+    answers.push({ labels: pack(masks.labels), alpha: pack(masks.alpha), times });
+  }
+  engine.close();
+  return { answers, contract: engine.contract, title: engine.title };
+}
+"""
+
+
+def segment_in(page: Any, frames: Sequence[Frame], **options: Any) -> dict[str, Any]:
+    """Frames through the page's own engine, in the browser.
+
+    Args:
+        page: A Playwright page that shows the demo.
+        frames: BGR.
+        **options: As the engine's ``open`` takes them: ``url``, ``backend``, ``threads`` or ``token``.
+
+    Returns:
+        ``labels`` and ``alpha``, lists of uint8 (H, W); ``times``, ``contract`` and ``title``.
+    """
+    said = page.evaluate(SEGMENT, {"open": {"headers": {}, **options}, "frames": [rgba(f) for f in frames]})
+    return {
+        "labels": [
+            unpacked(a["labels"]).reshape(f.shape[:2]) for a, f in zip(said["answers"], frames, strict=True)
+        ],
+        "alpha": [
+            unpacked(a["alpha"]).reshape(f.shape[:2]) for a, f in zip(said["answers"], frames, strict=True)
+        ],
+        "times": [a["times"] for a in said["answers"]],
+        "contract": said["contract"],
+        "title": said["title"],
+    }

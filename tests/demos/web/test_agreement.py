@@ -1,0 +1,285 @@
+"""The page's own modules, in a real browser, against Python on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_deeplab.imaging import Frame, preprocess, read_image, sigmoid
+from edge_deeplab.runtimes import open_model
+from edge_deeplab.spec import ClassInfo, InputContract
+from tests.demos.web.conftest import MakeVisit
+from tests.demos.web.support import SAMPLE, clips, film, packed, rgba, segment_in, served, unpacked
+from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
+
+AGREEMENT = 0.99
+"""Share of pixels with the same class. What differs lies on the edge: resampling rounds differently by 1."""
+
+needs_clips = pytest.mark.skipif(not clips(), reason="no ../shared/video beside the checkout")
+
+
+@pytest.fixture
+def page(visit: MakeVisit, site: str) -> Iterator[Any]:
+    """Shows the demo; nothing may go wrong in it."""
+    visitor = visit(camera=False)
+    visitor.page.goto(site)
+    yield visitor.page
+    assert visitor.errors == []
+
+
+def agreement(page: Any, frames: list[Frame], site: str, **options: Any) -> float:
+    """Least share of equal pixels over some frames."""
+    answer = segment_in(page, frames, url=f"{site}/models/portrait.onnx", **options)
+    shares = []
+    with open_model("portrait", threads=1) as runtime:
+        for frame, labels, alpha in zip(frames, answer["labels"], answer["alpha"], strict=True):
+            result = runtime.segment(frame)
+            shares.append(float((labels == result.labels).mean()))
+            assert np.abs(alpha.astype(int) - result.alpha).mean() < 1
+            assert 0.02 < result.labels.mean() < 0.98, "the frame shows no person, so it proves nothing"
+    return min(shares)
+
+
+# -- the shipped models --------------------------------------------------------------------------
+
+
+def test_a_photo_has_the_mask_that_python_gives_it(page: Any, site: str) -> None:
+    photo = read_image(SAMPLE)
+    frames = [photo, photo[40:450, :], cv2.resize(photo, (1280, 960)), cv2.resize(photo, (200, 150))]
+    assert agreement(page, frames, site, backend="wasm", threads=1) >= AGREEMENT
+
+
+def test_threads_give_the_same_mask(page: Any, site: str) -> None:
+    assert page.evaluate("crossOriginIsolated")
+    assert agreement(page, [read_image(SAMPLE)], site, backend="wasm", threads=2) >= AGREEMENT
+
+
+@needs_clips
+@pytest.mark.parametrize("clip", clips(), ids=lambda path: path.stem)
+def test_frames_of_a_film_have_the_masks_that_python_gives_them(page: Any, site: str, clip: Path) -> None:
+    assert agreement(page, film(clip, 2, every=30), site, backend="wasm", threads=1) >= AGREEMENT
+
+
+LIVE = """
+async ({ url, count }) => {
+  const { BrowserEngine } = await import('/engines.js');
+  const { openCamera } = await import('/sources.js');
+  const engine = await BrowserEngine.open({ url, headers: {}, backend: 'wasm', threads: 1 });
+  const camera = await openCamera({ deviceId: null, height: 480, onEnded: () => {} });
+  const answers = [];
+  while (answers.length < count) {
+    const bitmap = await camera.grab();
+    const { width, height } = bitmap;
+    const context = new OffscreenCanvas(width, height).getContext('2d');
+    context.drawImage(bitmap, 0, 0);
+    const seen = context.getImageData(0, 0, width, height).data;
+    const { masks } = await engine.segment(bitmap);
+    answers.push({ width, height, seen: pack(seen), labels: pack(masks.labels) });
+  }
+  camera.stop();
+  engine.close();
+  return answers;
+}
+"""
+
+
+def test_frames_of_the_camera_have_the_masks_that_python_gives_them(visit: MakeVisit, site: str) -> None:
+    visitor = visit()
+    visitor.page.goto(site)
+    answers = visitor.page.evaluate(LIVE, {"url": f"{site}/models/portrait.onnx", "count": 3})
+    with open_model("portrait", threads=1) as runtime:
+        for answer in answers:
+            shape = answer["height"], answer["width"]
+            assert shape == (480, 640)
+            seen = unpacked(answer["seen"]).reshape(*shape, 4)[..., :3]
+            result = runtime.segment(np.ascontiguousarray(seen), channels="RGB")
+            assert (unpacked(answer["labels"]).reshape(shape) == result.labels).mean() >= AGREEMENT
+            assert result.labels.mean() > 0.05, "the camera shows no person"
+    assert visitor.errors == []
+
+
+# -- every kind of model -------------------------------------------------------------------------
+
+KINDS: dict[str, dict[str, Any]] = {
+    "logits": {},
+    "threshold": {"threshold": 0.8},
+    "probability": {"head": "probability"},
+    "full": {"head": "logits-full", "head_stride": 1},
+    "classmap": {"head": "classmap", "head_stride": 1},
+    "letterbox": {"resize": "letterbox", "mean": (10.0, 120.0, 250.0), "std": (60.0, 70.0, 80.0)},
+    "letterbox-classmap": {"resize": "letterbox", "head": "classmap", "head_stride": 1},
+    "bgr": {"channels": "BGR", "mean": (104.0, 117.0, 123.0), "std": (57.0, 57.5, 58.0)},
+    "classes": {"classes": RED_GREEN_BLUE},
+    "classes-letterbox": {"classes": RED_GREEN_BLUE, "resize": "letterbox"},
+    # On a software device the shipped models take minutes; benchmarks/web_demo.py --backend webgpu runs them.
+    "webgpu": {},
+    "webgpu-classes": {"classes": RED_GREEN_BLUE},
+}
+HAS_WEBGPU = "import('/engines.js').then(({ hasWebGpu }) => hasWebGpu())"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_is_read_from_its_contract(visit: MakeVisit, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab.demos.web.app import Site
+
+    contract = toy_contract(**KINDS[kind])
+    path = toy_onnx(tmp_path / "toy.onnx", contract)
+    # Smooth, so that no pixel's class hangs on a rounding; sizes that shrink, grow and do both.
+    frames = [picture(h, w, seed=k) for k, (h, w) in enumerate([(64, 96), (130, 77), (480, 640), (40, 300)])]
+    with served(Site("toy", {"toy": path})) as address, open_model(path, threads=1) as runtime:
+        visitor = visit(camera=False)
+        visitor.page.goto(address)
+        backend = "webgpu" if kind.startswith("webgpu") else "wasm"
+        if backend == "webgpu" and not visitor.page.evaluate(HAS_WEBGPU):
+            pytest.skip("this Chromium has no WebGPU device")
+        answer = segment_in(
+            visitor.page, frames, url=f"{address}/models/toy.onnx", backend=backend, threads=1
+        )
+        for frame, labels, alpha in zip(frames, answer["labels"], answer["alpha"], strict=True):
+            result = runtime.segment(frame)
+            assert (labels == result.labels).mean() >= AGREEMENT
+            assert np.percentile(np.abs(alpha.astype(int) - result.alpha), 99) <= 2
+            assert len(np.unique(result.labels)) > 1, "one class only proves nothing"
+        visitor.page.goto("about:blank")
+    assert answer["contract"]["name"] == "toy"
+    assert visitor.errors == []
+
+
+# -- the steps on their own ----------------------------------------------------------------------
+
+PREPROCESS = """
+async ({ frame, contract }) => {
+  const { preprocess } = await import('/imaging.js');
+  const { parseContract } = await import('/contract.js');
+  const { data, dims } = preprocess(unpack(frame.bytes), frame.width, frame.height, parseContract(contract));
+  return { dims, data: pack(data) };
+}
+"""
+
+SIZES = [(64, 96), (128, 192), (480, 640), (190, 300), (31, 47), (1, 1), (1, 500), (64, 97), (720, 100)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"resize": "letterbox", "mean": (1.0, 100.0, 254.5)},
+        {"channels": "BGR", "layout": "NHWC", "std": (30.0, 60.0, 90.0)},
+        {"dtype": "uint8", "layout": "NHWC"},
+        {"dtype": "uint8", "channels": "BGR", "resize": "letterbox"},
+    ],
+    ids=["plain", "letterbox", "nhwc", "bytes", "bytes-bgr"],
+)
+def test_the_tensor_is_the_one_python_makes(
+    page: Any, rng: np.random.Generator, contract: InputContract, changes: dict[str, Any]
+) -> None:
+    contract = contract.replace(**changes)
+    for height, width in SIZES:
+        frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = preprocess(frame, contract)
+        said = page.evaluate(PREPROCESS, {"frame": rgba(frame), "contract": contract.to_json()})
+        assert tuple(said["dims"]) == expected.shape
+        got = unpacked(said["data"], expected.dtype).reshape(expected.shape)
+        # In pixel values: resampling may round the other way, no more.
+        axes = (1, 1, 1, 3) if contract.layout == "NHWC" else (1, 3, 1, 1)
+        scale = 1 if contract.dtype == "uint8" else np.reshape(contract.std, axes)
+        assert (np.abs(got.astype(float) - expected) * scale).max() <= 1.01, (height, width)
+        if frame.shape[:2] == (contract.height, contract.width):
+            assert np.array_equal(got, expected)
+
+
+ALPHA = """
+async ({ scores, contract, width, height }) => {
+  const { postprocess } = await import('/imaging.js');
+  const { parseContract } = await import('/contract.js');
+  const values = new Float32Array(unpack(scores).buffer);
+  const masks = postprocess(values, parseContract(contract), width, height);
+  return { labels: pack(masks.labels), alpha: pack(masks.alpha) };
+}
+"""
+
+
+def test_alpha_is_the_sigmoid_to_one_level(page: Any, contract: InputContract) -> None:
+    contract = contract.replace(height=1, width=8001, head_stride=1)
+    scores = np.linspace(-20, 20, 8001, dtype=np.float32)
+    said = page.evaluate(
+        ALPHA, {"scores": packed(scores), "contract": contract.to_json(), "width": 8001, "height": 1}
+    )
+    exact = np.rint(255 * sigmoid(scores))
+    assert np.abs(unpacked(said["alpha"]) - exact).max() <= 1
+    assert np.array_equal(unpacked(said["labels"]), scores >= 0)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+REFUSED = """
+async ({ bytes }) => {
+  const { contractOf } = await import('/contract.js');
+  try {
+    contractOf(unpack(bytes));
+    return 'taken';
+  } catch (error) {
+    return `${error.name}: ${error.message}`;
+  }
+}
+"""
+
+
+def refusal(page: Any, data: bytes) -> str:
+    said: str = page.evaluate(REFUSED, {"bytes": packed(np.frombuffer(data, np.uint8))})
+    return said
+
+
+def test_a_model_without_a_contract_is_refused(page: Any, tmp_path: Path) -> None:
+    path = toy_onnx(tmp_path / "toy.onnx", metadata={"author": "nobody"})
+    assert "carries no input contract" in refusal(page, path.read_bytes())
+
+
+def test_a_damaged_file_is_refused(page: Any, tmp_path: Path) -> None:
+    data = toy_onnx(tmp_path / "toy.onnx").read_bytes()
+    assert refusal(page, data) == "taken"
+    assert "damaged or no ONNX file" in refusal(page, data[: len(data) // 2])
+    assert "damaged or no ONNX file" in refusal(page, b"\xff" * 100)
+    assert "carries no input contract" in refusal(page, b"")
+
+
+def test_a_damaged_contract_is_refused(page: Any, tmp_path: Path) -> None:
+    text = toy_contract().to_json()
+    for wrong, words in {
+        text.replace('"format": 1', '"format": 2'): "format 2",
+        text.replace('"stretch"', '"fit"'): 'resize is "fit"',
+        text.replace("0.5", "1.5"): "threshold is 1.5",
+        text[:-1]: "not JSON",
+    }.items():
+        assert wrong != text
+        path = toy_onnx(tmp_path / "toy.onnx", metadata={"edge_deeplab.contract": wrong})
+        assert words in refusal(page, path.read_bytes())
+
+
+def test_python_and_the_page_know_the_same_fields() -> None:
+    """A field the page does not check must be one that it need not know."""
+    from dataclasses import fields
+
+    text = (Path(__file__).parents[3] / "demos/web/page/contract.js").read_text(encoding="utf-8")
+    checks = text[text.index("const CHECKS") : text.index("};")]
+    unknown = {f.name for f in fields(InputContract) if f" {f.name}:" not in checks}
+    assert unknown == {"variant", "dynamic", "metrics"}
+
+
+def test_class_ids_reach_the_last(page: Any, contract: InputContract) -> None:
+    """256 classes fill a byte."""
+    classes = tuple(ClassInfo(f"c{k}", (k, 0, 0)) for k in range(256))
+    contract = contract.replace(classes=classes, height=1, width=1, head_stride=1)
+    scores = np.zeros(256, np.float32)
+    scores[255] = 1
+    said = page.evaluate(
+        ALPHA, {"scores": packed(scores), "contract": contract.to_json(), "width": 3, "height": 2}
+    )
+    assert unpacked(said["labels"]).tolist() == [255] * 6
+    assert unpacked(said["alpha"]).tolist() == [255] * 6

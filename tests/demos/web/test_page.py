@@ -1,0 +1,306 @@
+"""The page as its visitors meet it: every mode, every way it can go wrong, and no word to the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_deeplab.imaging import Frame
+from tests.demos.web.conftest import Launch, MakeVisit, Visit
+from tests.demos.web.support import SAMPLE, served
+from tests.runtimes.artefacts import toy_onnx
+
+Start = Callable[..., Visit]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Iterator[str]:
+    """Address of a demo whose model is small: bright pixels are people."""
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab.demos.web.app import Site
+
+    path = toy_onnx(tmp_path / "toy.onnx")
+    with served(Site("toy", {"toy": path})) as address:
+        yield address
+
+
+@pytest.fixture
+def start(visit: MakeVisit, toy: str) -> Start:
+    """``start(**context options)``: a visitor whose camera is running."""
+
+    def begin(address: str = toy, **options: Any) -> Visit:
+        visitor = visit(**options)
+        visitor.page.goto(address)
+        visitor.page.get_by_role("button", name="Start camera").click()
+        visitor.state("live")
+        return visitor
+
+    return begin
+
+
+def saved(visitor: Visit, folder: Path) -> Frame:
+    """What "Save picture" writes, BGRA."""
+    with visitor.page.expect_download() as download:
+        visitor.page.get_by_role("button", name="Save picture").click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+# -- what it shows -------------------------------------------------------------------------------
+
+
+def test_all_modes(start: Start, site: str, tmp_path: Path) -> None:
+    visitor = start(site)
+    page = visitor.page
+    page.get_by_role("button", name="Pause").click()  # one frame for all pictures
+    page.wait_for_timeout(500)
+    pictures = {}
+    for name in ("Blur", "Replace", "Cut-out", "Mask", "Side by side"):
+        page.get_by_label(name, exact=True).check()
+        pictures[name] = saved(visitor, tmp_path)
+    assert visitor.errors == []
+    assert {name: p.shape[:2] for name, p in pictures.items()} == {
+        **dict.fromkeys(pictures, (480, 640)),
+        "Side by side": (480, 1280),
+    }
+    camera, blurred = pictures["Side by side"][:, :640, :3], pictures["Side by side"][:, 640:, :3]
+    assert np.abs(blurred.astype(int) - pictures["Blur"][..., :3]).max() <= 1
+    alpha = pictures["Cut-out"][..., 3]
+    person, behind = alpha == 255, alpha == 0
+    assert person.mean() > 0.02
+    assert behind.mean() > 0.02
+    # The person is untouched, the background is not.
+    for name in ("Blur", "Replace", "Cut-out"):
+        inner = cv2.erode(person.astype(np.uint8), np.ones((41, 41), np.uint8)) > 0
+        assert inner.any()
+        assert np.abs(pictures[name][..., :3].astype(int) - camera)[inner].mean() < 2, name
+        if name != "Cut-out":
+            assert np.abs(pictures[name][..., :3].astype(int) - camera)[behind].mean() > 2, name
+            assert (pictures[name][..., 3] == 255).all()
+    assert not np.array_equal(pictures["Mask"], pictures["Blur"])
+
+
+def test_the_camera_is_mirrored_and_need_not_be(start: Start, tmp_path: Path) -> None:
+    visitor = start()
+    visitor.page.keyboard.press("5")  # side by side, whose left half is the camera's picture
+    visitor.page.keyboard.press(" ")
+    visitor.page.wait_for_timeout(500)
+    mirrored = saved(visitor, tmp_path)[:, :640]
+    visitor.page.keyboard.press("m")
+    plain = saved(visitor, tmp_path)[:, :640]
+    assert np.abs(mirrored[:, ::-1].astype(int) - plain).max() <= 1
+    assert np.abs(mirrored.astype(int) - plain).mean() > 2
+
+
+def test_a_new_background_from_a_file(start: Start, site: str, tmp_path: Path) -> None:
+    wall = np.zeros((90, 120, 3), np.uint8)
+    wall[:] = 30, 200, 60
+    cv2.imwrite(str(tmp_path / "wall.png"), wall)
+    visitor = start(site)
+    visitor.page.keyboard.press("2")
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_text("File…").click()
+    chooser.value.set_files(tmp_path / "wall.png")
+    for _ in range(20):  # until the file is read
+        picture = saved(visitor, tmp_path)
+        green = np.abs(picture[..., :3].astype(int) - (30, 200, 60)).max(axis=2) <= 3
+        if green.any():
+            break
+    assert green.mean() > 0.02
+    assert visitor.errors == []
+
+
+def test_figures_are_shown(start: Start) -> None:
+    visitor = start()
+    visitor.page.wait_for_function("document.querySelector('#fps').textContent > 0", timeout=60_000)
+    for name, unit in (("latency", " ms"), ("network", " ms"), ("rest", " ms"), ("dropped", "")):
+        text = visitor.page.inner_text(f"#{name}")
+        assert text.endswith(unit)
+        assert float(text.removesuffix(" ms")) >= 0
+    assert "toy, fp32, WASM" in visitor.page.inner_text("#model-line")
+
+
+def test_pause_stop_and_start_again(start: Start) -> None:
+    visitor = start()
+    page = visitor.page
+    page.keyboard.press(" ")
+    assert page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Stop").click()
+    visitor.state("welcome")
+    assert page.get_by_role("button", name="Save picture").is_disabled()
+    page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    assert page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "false"
+    assert visitor.errors == []
+
+
+def test_a_picture_instead_of_a_camera(visit: MakeVisit, toy: str) -> None:
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name="Open a picture or video").click()
+    chooser.value.set_files(SAMPLE)
+    visitor.state("live")
+    assert visitor.page.evaluate("document.querySelector('canvas').width") == 512
+    assert not visitor.page.get_by_label("Mirror").is_checked()
+    assert "sample.jpg" in (visitor.page.get_by_role("img").get_attribute("aria-label") or "")
+    assert visitor.errors == []
+
+
+def test_settings_are_kept_for_the_next_visit(start: Start) -> None:
+    visitor = start()
+    visitor.page.keyboard.press("4")
+    visitor.page.reload()
+    assert visitor.page.get_by_label("Mask", exact=True).is_checked()
+
+
+# -- nothing leaves the machine ------------------------------------------------------------------
+
+
+def test_it_asks_nobody_but_its_own_server(start: Start, toy: str) -> None:
+    """The browser of these tests resolves no names, so whatever needed a network would have failed too."""
+    visitor = start()
+    visitor.page.wait_for_timeout(500)
+    outside = {url for url in visitor.asked if not url.startswith((toy, "blob:", "data:"))}
+    assert outside == set()
+    assert visitor.errors == []
+
+
+@pytest.mark.parametrize("address", ["https://example.org/x", "http://127.0.0.1:9/x"])
+def test_the_browser_refuses_to_send_elsewhere(visit: MakeVisit, toy: str, address: str) -> None:
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    said = visitor.page.evaluate(
+        """(url) => new Promise((resolve) => {
+          document.addEventListener('securitypolicyviolation', (event) => resolve(event.violatedDirective));
+          fetch(url, { method: 'POST', body: 'x' }).then(() => resolve('sent'), () => {});
+        })""",
+        address,
+    )
+    assert said == "connect-src"
+
+
+# -- when it cannot work -------------------------------------------------------------------------
+
+
+def problem(visitor: Visit) -> str:
+    visitor.state("problem")
+    said: str = visitor.page.get_by_role("alert").inner_text()
+    return said
+
+
+def test_a_refused_camera(visit: MakeVisit, toy: str) -> None:
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    assert "The camera is blocked. Allow it for this page" in problem(visitor)
+    # Allowed after all.
+    visitor.context.grant_permissions(["camera"])
+    visitor.page.locator("#retry").click()
+    visitor.state("live")
+    assert visitor.errors == []
+
+
+def test_no_camera(launch: Launch, toy: str) -> None:
+    browser = launch("--use-fake-device-for-media-stream=device-count=0")
+    visitor = Visit(browser)
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    said = problem(visitor)
+    browser.close()
+    assert "No camera was found" in said
+    assert visitor.errors == []
+
+
+def test_an_insecure_page_has_no_camera(visit: MakeVisit, toy: str) -> None:
+    """As when the page comes over http from another computer."""
+    visitor = visit()
+    visitor.context.add_init_script("delete Navigator.prototype.mediaDevices")
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    assert "only to pages from this computer" in problem(visitor)
+
+
+def test_without_shared_memory_one_thread_does_it(visit: MakeVisit, toy: str) -> None:
+    visitor = visit()
+
+    def without_isolation(route: Any) -> None:
+        answer = route.fetch()
+        headers = {k: v for k, v in answer.headers.items() if not k.startswith("cross-origin-")}
+        route.fulfill(response=answer, headers=headers)
+
+    visitor.page.route("**/*", without_isolation)
+    visitor.page.goto(toy)
+    assert not visitor.page.evaluate("crossOriginIsolated")
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    assert "WASM runs on one thread" in visitor.page.inner_text("#threads-hint")
+    assert "WASM, 1 thread" in visitor.page.inner_text("#model-line")
+    assert visitor.errors == []
+
+
+def test_a_model_that_is_not_ours(visit: MakeVisit, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab.demos.web.app import Site
+
+    path = toy_onnx(tmp_path / "other.onnx", metadata={})
+    with served(Site("other", {"other": path})) as address:
+        visitor = visit()
+        visitor.page.goto(address)
+        assert "carries no input contract" in problem(visitor)
+
+
+def test_a_file_that_is_no_picture(visit: MakeVisit, toy: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    visitor.page.locator("#file").set_input_files(tmp_path / "notes.png")
+    assert "notes.png is not a picture" in problem(visitor)
+
+
+def test_the_server_has_gone(visit: MakeVisit, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab.demos.web.app import Site
+
+    with served(Site("toy", {"toy": toy_onnx(tmp_path / "toy.onnx")})) as address:
+        visitor = visit()
+        visitor.page.route("**/config.json", lambda route: route.abort())
+        visitor.page.goto(address)
+        assert "The server does not answer" in problem(visitor)
+
+
+# -- for everybody -------------------------------------------------------------------------------
+
+
+def test_the_page_fits_a_phone(start: Start) -> None:
+    visitor = start(viewport={"width": 360, "height": 740}, has_touch=True)
+    widest = (
+        "Math.max(...[...document.querySelectorAll('body *')].map((e) => e.getBoundingClientRect().right))"
+    )
+    for key in "12345":
+        visitor.page.keyboard.press(key)
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert visitor.page.evaluate(widest) <= 360
+    assert visitor.errors == []
+
+
+def test_everything_has_a_name_and_is_reached_by_keyboard(start: Start) -> None:
+    visitor = start()
+    nameless = visitor.page.evaluate(
+        """() => [...document.querySelectorAll('button, select, input:not([hidden])')]
+          .filter((e) => !(e.labels?.length || e.textContent.trim() || e.ariaLabel))
+          .map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+    reached = set()
+    visitor.page.locator("body").focus()
+    for _ in range(20):
+        visitor.page.keyboard.press("Tab")
+        reached.add(visitor.page.evaluate("document.activeElement.id || document.activeElement.name"))
+    assert {"pause", "save", "stop", "mode", "blur", "model", "backend", "camera", "mirror"} <= reached

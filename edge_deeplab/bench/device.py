@@ -18,6 +18,7 @@ runs: they add to the conditions and read the power there. Nothing may stay on t
 
 from __future__ import annotations
 
+import argparse
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -63,6 +64,15 @@ class Device(ABC):
 
     def __init__(self, address: str) -> None:
         self.address = address
+
+    @classmethod
+    def arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options that only this kind of device has, in a group of their own."""
+        del parser
+
+    def configure(self, args: argparse.Namespace) -> None:
+        """Take the values of those options."""
+        del args
 
     @abstractmethod
     def measure(self, job: Job, report: Report) -> Result:

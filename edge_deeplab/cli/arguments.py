@@ -45,13 +45,18 @@ def number(text: str) -> float:
 
 
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
-    """``--threads``, ``--provider`` and ``--device`` of commands that run a model."""
+    """``--threads``, ``--provider``, ``--delegate`` and ``--device`` of commands that run a model."""
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the runtime's choice)")
     parser.add_argument(
         "--provider",
         action="append",
         metavar="NAME",
         help="ONNX Runtime provider: cpu, cuda, tensorrt ...; repeat for fallbacks",
+    )
+    parser.add_argument(
+        "--delegate",
+        metavar="NAME",
+        help="TFLite delegate: xnnpack (default), none, gpu, nnapi, edgetpu or a library's path",
     )
     parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda ...")
 
@@ -63,6 +68,8 @@ def open_from(args: argparse.Namespace, model: str | None = None) -> Runtime:
     options: dict[str, Any] = {}
     if args.provider:
         options["providers"] = args.provider
+    if args.delegate:
+        options["delegate"] = args.delegate
     if args.device:
         options["device"] = args.device
     return open_model(model or args.model, threads=args.threads, **options)

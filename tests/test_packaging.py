@@ -22,7 +22,14 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LINKS = ("export", "runtimes", "demos")
-IMPORTED_AS = {"cv2": "opencv-python-headless", "skimage": "scikit-image", "cuda": "cuda-bindings"}
+IMPORTED_AS = {
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "cuda": "cuda-bindings",
+    "ai_edge_litert": "ai-edge-litert",
+    "ai_edge_quantizer": "ai-edge-quantizer",
+    "litert_torch": "litert-torch",
+}
 """Modules that are not called as what one installs."""
 
 
@@ -171,7 +178,7 @@ def test_extras_that_are_named_exist() -> None:
 
 def test_extras_that_are_named_in_messages_exist() -> None:
     for path, _ in sources():
-        for extras in re.findall(r"edge-deeplab\[(\w[\w,]*)\]", path.read_text(encoding="utf-8")):
+        for extras in re.findall(r"edge-deeplab\[(\w[\w,-]*)\]", path.read_text(encoding="utf-8")):
             assert set(extras.split(",")) <= set(EXTRAS), path
 
 

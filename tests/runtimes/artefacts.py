@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_deeplab.imaging import Frame
-from edge_deeplab.spec import METADATA_KEY, PERSON_CLASSES, ClassInfo, Head, InputContract
+from edge_deeplab.spec import METADATA_KEY, PERSON_CLASSES, ClassInfo, Head, InputContract, InputDType
 
 if TYPE_CHECKING:
     from edge_deeplab.models.deeplab import DeepLabV3Plus
@@ -171,11 +172,45 @@ def nano_onnx(folder: Path, head: Head = "logits", dynamic: tuple[str, ...] = ()
     return path
 
 
+@cache
+def nano_tflite(folder: Path, precision: str = "fp32", input_dtype: InputDType = "float32") -> Path:
+    """The same network as a TFLite file, once a session for every precision and input type."""
+    checkpoint = nano_checkpoint(folder)
+    for module in ("litert_torch", "ai_edge_quantizer"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install 'edge-deeplab[export-tflite]'")
+    from edge_deeplab.export import to_tflite
+    from edge_deeplab.export.base import Options
+    from edge_deeplab.export.calibration import packaged
+    from edge_deeplab.models.checkpoint import load_checkpoint
+
+    model, contract = load_checkpoint(checkpoint)
+    path = folder / f"nano-{precision}-{input_dtype}.tflite"
+    options = Options(
+        precision=precision, input_dtype=input_dtype, calibration=packaged(16), scratch=scratch(folder)
+    )
+    to_tflite.write(model, contract.replace(precision=precision), options, path)
+    return path
+
+
+def scratch(folder: Path) -> Path:
+    """Where conversions are kept that several artefacts start from."""
+    path = folder / "scratch"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 MAKERS: dict[str, dict[str, Callable[[Path], Path]]] = {
     ".safetensors": {"checkpoint": nano_checkpoint},
     ".onnx": {
         "fixed": nano_onnx,
         "dynamic": lambda folder: nano_onnx(folder, dynamic=("batch", "size")),
+    },
+    ".tflite": {
+        "fp32": nano_tflite,
+        "fp16": lambda folder: nano_tflite(folder, "fp16"),
+        "int8 dynamic": lambda folder: nano_tflite(folder, "int8-dynamic"),
+        "int8": lambda folder: nano_tflite(folder, "int8", "uint8"),
     },
 }
 """Suffix -> artefacts that ``test_contract.py`` opens. A new runtime's suffix goes here."""

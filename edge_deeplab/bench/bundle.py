@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-PARTS = ("*.py", "bench/*.py", "bench/tools/*.py", "runtimes/*.py")
+PARTS = ("*.py", "bench/**/*.py", "runtimes/*.py")
 MARKER = "edge_deeplab/weights/__init__.py"
 
 

@@ -20,6 +20,7 @@ import cv2
 
 from edge_deeplab.bench.conditions import resident
 from edge_deeplab.bench.frames import decode
+from edge_deeplab.bench.loop import as_stages, timed
 from edge_deeplab.bench.record import Contender
 from edge_deeplab.bench.stats import Steadiness
 from edge_deeplab.bench.subject import Subject, import_library, open_subject
@@ -117,17 +118,14 @@ class Turns:
         return {"stages": {"batch": batches}, "wall": wall, "cpu": cpu}
 
     def finish(self) -> Answer:
-        """Memory at the end."""
+        """Memory at the end, and only then what takes memory to find out."""
         now, peak = resident()
-        return {"steady": now, "peak": peak}
+        return {"steady": now, "peak": peak, "used": self.subject.inspect()}
 
     def _query(self, number: int | None = None) -> tuple[float, Times, float | None]:
         frame = self._frames[(self._next if number is None else number) % len(self._frames)]
         self._next += 1
-        begin = Clock()
-        _, times = self.subject.segment(frame)
-        total = 1e3 * (Clock() - begin)
-        return total, times, self.subject.accelerator_ms()
+        return *timed(self.subject, frame), self.subject.accelerator_ms()
 
     def _batch(self, size: int) -> float:
         frames = [self._frames[(self._next + k) % len(self._frames)] for k in range(size)]
@@ -138,14 +136,9 @@ class Turns:
 
 
 def _stages(pipeline: list[float], times: list[Times], accelerator: list[float | None]) -> dict[str, Any]:
-    found = {
-        "preprocess": [t.preprocess for t in times],
-        "inference": [t.inference for t in times],
-        "postprocess": [t.postprocess for t in times],
-        "pipeline": pipeline,
-    }
+    found: dict[str, Any] = {**as_stages(pipeline, times)}
     if None not in accelerator:
-        found["device"] = accelerator  # type: ignore[assignment]
+        found["device"] = accelerator
     return found
 
 

@@ -18,24 +18,28 @@ COUNT = 8
 
 QUALITY = 92
 
+VIDEO_SUFFIXES = (".mkv", ".mp4", ".avi", ".mov", ".webm")
+
 
 def frames_from(source: Path, height: int, width: int) -> tuple[str, ...]:
-    """Frames of a picture, a folder of pictures or a video, for :attr:`Job.frames`.
+    """Frames of a picture, a video, or a folder of either, for :attr:`Job.frames`.
 
     A picture is cropped to the frame's aspect ratio around its centre and resized. A single picture is
     used four times: as it is, mirrored, and both a little closer. A video gives frames spread over its
-    whole length.
+    whole length, a folder of videos the first frame of each.
 
     Raises:
         UserError: Unreadable, or no picture and no video.
     """
     if source.is_dir():
-        pictures = [read_image(path) for path in pictures_in(source)[:COUNT]]
+        clips = sorted(p for p in source.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        pictures = [_video(clip, 1)[0] for clip in clips[:COUNT]]
+        pictures = pictures or [read_image(path) for path in pictures_in(source)[:COUNT]]
     elif source.suffix.lower() in IMAGE_SUFFIXES:
         photo = read_image(source)
         pictures = [view for p in (photo, _closer(photo)) for view in (p, p[:, ::-1])]
     else:
-        pictures = _video(source)
+        pictures = _video(source, COUNT)
     return tuple(encode(_cover(picture, height, width)) for picture in pictures)
 
 
@@ -79,13 +83,13 @@ def _closer(photo: Frame) -> Frame:
     return photo[h // 10 : h - h // 10, w // 10 : w - w // 10]
 
 
-def _video(path: Path) -> list[Frame]:
+def _video(path: Path, count: int) -> list[Frame]:
     if not path.is_file():
         raise UserError(f"no frames in {path}: no such file; give a picture, a folder of them, or a video")
     clip = cv2.VideoCapture(str(path))
     try:
         length = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
-        wanted = set(np.linspace(0, max(0, length - 1), COUNT).astype(int).tolist())
+        wanted = set(np.linspace(0, max(0, length - 1), count).astype(int).tolist())
         found: list[Frame] = []
         for index in range(max(1, length)):
             read, frame = clip.read()
@@ -93,6 +97,8 @@ def _video(path: Path) -> list[Frame]:
                 break
             if index in wanted:
                 found.append(frame.astype(np.uint8, copy=False))
+                if len(found) == count:
+                    break
     finally:
         clip.release()
     if not found:

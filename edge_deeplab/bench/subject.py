@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_deeplab.bench.peers import Peer, engine_for
+from edge_deeplab.bench.providers import inspect_session
 from edge_deeplab.bench.record import Contender
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Frame, Labels
@@ -44,15 +45,15 @@ class Subject(Protocol):
     def accelerator_ms(self) -> float | None:
         """Time of the last inference by the accelerator's own events; None where there are none."""
 
-    def close(self) -> None:
-        """Free it."""
+    def inspect(self) -> dict[str, str]:
+        """More on what was in use; may load the model again, so it comes after all timing."""
 
 
 class Ours:
     """One of our artefacts or checkpoints."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+    def __init__(self, contender: Contender, runtime: Runtime) -> None:
+        self.contender, self.runtime = contender, runtime
 
     def segment(self, frame: Frame) -> tuple[Labels, Times]:
         """As an application calls it."""
@@ -82,9 +83,11 @@ class Ours:
         found: float | None = getattr(self.runtime, "accelerator_ms", None)
         return found
 
-    def close(self) -> None:
-        """Close the runtime."""
-        self.runtime.close()
+    def inspect(self) -> dict[str, str]:
+        """Which ONNX Runtime provider got how many nodes; other runtimes tell at once."""
+        if Path(self.contender.path).suffix != ".onnx":
+            return {}
+        return inspect_session(self.runtime, self.contender)
 
 
 class Theirs:
@@ -110,8 +113,9 @@ class Theirs:
     def accelerator_ms(self) -> None:
         """Peers run on CPUs."""
 
-    def close(self) -> None:
-        """Nothing to free."""
+    def inspect(self) -> dict[str, str]:
+        """All is told at once."""
+        return {}
 
 
 def import_library(contender: Contender) -> None:
@@ -145,8 +149,8 @@ def open_subject(contender: Contender) -> Subject:
     if "mode" in options:
         from edge_deeplab.bench.torch_modes import open_mode
 
-        return Ours(open_mode(contender.path, threads=contender.threads, **options))
-    return Ours(open_model(contender.path, threads=contender.threads, **options))
+        return Ours(contender, open_mode(contender.path, threads=contender.threads, **options))
+    return Ours(contender, open_model(contender.path, threads=contender.threads, **options))
 
 
 def _tupled(value: Any) -> Any:

@@ -83,6 +83,7 @@ class Tally:
     def finish(self, answer: dict[str, Any]) -> None:
         """The last word of its process."""
         self._memory |= {"steady": answer["steady"], "peak": answer["peak"]}
+        self._facts["used"] = {**self._facts["used"], **answer["used"]}
 
     # -- what is next --------------------------------------------------------------------------
 

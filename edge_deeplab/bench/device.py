@@ -66,12 +66,12 @@ class Device(ABC):
         self.address = address
 
     @classmethod
-    def arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options that only this kind of device has, in a group of their own."""
-        del parser
+    def arguments(cls, group: argparse._ArgumentGroup) -> None:
+        """Add the options that only this kind of device has."""
+        del group
 
     def configure(self, args: argparse.Namespace) -> None:
-        """Take the values of those options."""
+        """Take their values."""
         del args
 
     @abstractmethod

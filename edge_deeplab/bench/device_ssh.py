@@ -69,9 +69,8 @@ class SshDevice(Device):
         self.target = f"{user}@{self.host}" if user else self.host
 
     @classmethod
-    def arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def arguments(cls, group: argparse._ArgumentGroup) -> None:
         """Options of this kind of device."""
-        group = parser.add_argument_group("with --device ssh://...")
         group.add_argument(
             "--remote-python", metavar="PATH", default=cls.python, help="Python there (default: python3)"
         )

@@ -51,7 +51,7 @@ def test_properties() -> None:
 
 def test_files() -> None:
     text = "/sys/a/type:cpu: big\n/sys/a/temp:41200\n/sys/a/temp:second line\ngrep: /sys/b: denied\n"
-    assert parse_files(text) == {"/sys/a/type": "cpu: big", "/sys/a/temp": "41200"}
+    assert parse_files(text) == {"/sys/a/type": "cpu: big", "/sys/a/temp": "41200\nsecond line"}
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,13 @@ def parse_thermal(text: str) -> Thermal:
 
 
 def parse_files(text: str) -> dict[str, str]:
-    """Read what ``grep -s '' FILE...`` prints: ``path:line``; the first line of every file."""
-    found: dict[str, str] = {}
+    """Read ``path:line`` lines, as ``grep -H '' FILE...`` prints them: path -> content."""
+    found: dict[str, list[str]] = {}
     for line in text.splitlines():
         path, colon, value = line.partition(":")
         if colon and path.startswith("/"):
-            found.setdefault(path, value.strip())
-    return found
+            found.setdefault(path, []).append(value.replace("\0", " ").strip())
+    return {path: "\n".join(lines) for path, lines in found.items()}
 
 
 def elf_abi(head: bytes) -> str | None:

@@ -285,6 +285,44 @@ def postprocess(
     return _argmax(planes, contract, place, height, width), None
 
 
+def class_probabilities(output: NDArray[Any], contract: InputContract, height: int, width: int) -> Floats:
+    """Network output -> probability of every class at the frame's own size, to average several answers.
+
+    Logits are resized first, then turned into probabilities. For one answer :func:`postprocess` is faster.
+
+    Args:
+        output, contract, height, width: As for :func:`postprocess`.
+
+    Returns:
+        float32 (classes, height, width), summing to 1; binary: the foreground's alone, (1, height, width).
+
+    Raises:
+        UserError: The model answers with class ids only.
+    """
+    if contract.head == "classmap":
+        raise UserError(f"{contract.name} gives class ids only; averaging answers needs a logits head")
+    if contract.layout == "NHWC":
+        output = np.moveaxis(output, -1, 0)
+    place = placement(contract, height, width)
+    source = np.ascontiguousarray(output, dtype=np.float32)
+    planes: Floats = np.stack([_resize_map(plane, contract, place, height, width) for plane in source])
+    if contract.head == "probability":
+        return planes
+    if contract.binary:
+        return sigmoid(planes)
+    planes -= planes.max(axis=0)
+    np.exp(planes, out=planes)
+    planes /= planes.sum(axis=0)
+    return planes
+
+
+def most_likely(probabilities: Floats, contract: InputContract) -> Labels:
+    """Class ids (H, W) from :func:`class_probabilities` (classes, H, W), or the mean of several."""
+    if contract.binary:
+        return (probabilities[0] >= np.float32(contract.threshold)).view(np.uint8)
+    return probabilities.argmax(axis=0).astype(np.uint8)
+
+
 def _argmax(
     planes: Floats, contract: InputContract, place: tuple[int, int, int, int], height: int, width: int
 ) -> Labels:

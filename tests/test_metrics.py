@@ -15,7 +15,7 @@ from edge_deeplab.data import Split
 from edge_deeplab.errors import UserError
 from edge_deeplab.evaluation import as_record, check_classes, evaluate
 from edge_deeplab.imaging import Labels
-from edge_deeplab.metrics import Evaluator, boundary, confusion
+from edge_deeplab.metrics import Evaluator, boundary, confidence_interval, confusion
 from edge_deeplab.spec import InputContract
 
 Array = NDArray[Any]
@@ -121,10 +121,80 @@ def test_nothing_known_or_nothing_added() -> None:
     assert math.isnan(nothing.image_iou)
     assert math.isnan(nothing.pixel_accuracy)
     evaluator = Evaluator(2)
-    evaluator.add(ids([0, 1]), ids([255, 255]))
+    assert math.isnan(evaluator.add(ids([0, 1]), ids([255, 255])))
     scores = evaluator.scores()
     assert scores.images == 1
+    assert math.isnan(scores.image_iou)
     assert all(math.isnan(v) for v in (*scores.iou, *scores.boundary_iou, scores.miou, scores.pixel_accuracy))
+
+
+def test_a_picture_that_is_all_ignored_does_not_lift_the_mean() -> None:
+    evaluator = Evaluator(2)
+    evaluator.add(ids([1, 0]), ids([255, 255]))
+    evaluator.add(ids([1, 1]), ids([1, 0]))
+    assert evaluator.scores().image_iou == 0.5
+
+
+def test_evaluators_of_parts_merge_exactly(rng: np.random.Generator) -> None:
+    pictures = [(blobs(rng, (30, 40), 3), blobs(rng, (30, 40), 3)) for _ in range(5)]
+    whole, merged = Evaluator(3), Evaluator(3)
+    for index, (labels, truth) in enumerate(pictures):
+        whole.add(labels, truth, index)
+    for first in (1, 0):
+        part = Evaluator(3)
+        for index in range(first, 5, 2):
+            part.add(*pictures[index], index)
+        merged.merge(part)
+    assert merged.scores() == whole.scores()
+    assert list(merged.tallies) == [0, 1, 2, 3, 4]
+
+
+def test_the_interval_holds_the_figure_and_narrows_with_more_pictures(rng: np.random.Generator) -> None:
+    def interval(count: int) -> tuple[float, float, float]:
+        evaluator = Evaluator(2, boundary=False)
+        for _ in range(count):
+            truth = blobs(rng, (20, 20), 2)
+            flip = rng.random(truth.shape) < rng.uniform(0, 0.3)
+            evaluator.add(np.where(flip, 1 - truth, truth).astype(np.uint8), truth)
+        low, high = confidence_interval(list(evaluator.tallies.values()))
+        return low, evaluator.scores().foreground_iou, high
+
+    widths = []
+    for count in (10, 40, 160):
+        low, value, high = interval(count)
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] < 0.8 * widths[0]
+    assert widths[2] < 0.8 * widths[1]
+
+
+def test_the_interval_is_that_of_resampled_pictures(rng: np.random.Generator) -> None:
+    """Against resampling whole pictures, one draw after the other."""
+    tallies = []
+    for _ in range(12):
+        truth, labels = blobs(rng, (16, 16), 3), blobs(rng, (16, 16), 3)
+        evaluator = Evaluator(3, boundary=False)
+        evaluator.add(labels, truth)
+        tallies += evaluator.tallies.values()
+    draws = []
+    for _ in range(3000):
+        chosen = sum(tallies[int(i)] for i in rng.integers(0, 12, 12))
+        hits, true, predicted = np.asarray(chosen).astype(float)
+        draws.append(np.nanmean(hits / (true + predicted - hits)))
+    wanted = np.quantile(draws, [0.025, 0.975])
+    found = confidence_interval(tallies, resamples=3000)
+    np.testing.assert_allclose(found, wanted, atol=0.012)
+    assert confidence_interval(tallies) == confidence_interval(tallies)  # seeded
+
+
+def test_no_interval_without_pictures_that_count() -> None:
+    evaluator = Evaluator(2)
+    evaluator.add(ids([1, 0]), ids([255, 255]))
+    assert all(math.isnan(end) for end in confidence_interval(list(evaluator.tallies.values())))
+    assert all(math.isnan(end) for end in confidence_interval([]))
+    empty = Evaluator(2)
+    empty.add(ids([0, 0]), ids([0, 0]))
+    assert all(math.isnan(end) for end in confidence_interval(list(empty.tallies.values())))
 
 
 def test_sizes_must_agree() -> None:

@@ -23,6 +23,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LINKS = ("export", "runtimes", "demos")
 IMPORTED_AS = {
+    "yaml": "pyyaml",
     "cv2": "opencv-python-headless",
     "skimage": "scikit-image",
     "cuda": "cuda-bindings",

@@ -61,11 +61,11 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEV", help="PyTorch device: cpu, cuda ...")
 
 
-def open_from(args: argparse.Namespace, model: str | None = None) -> Runtime:
-    """Open ``args.model`` (or ``model``) with the options above."""
+def open_from(args: argparse.Namespace, model: str | None = None, **more: Any) -> Runtime:
+    """Open ``args.model`` (or ``model``) with the options above, and ``more``."""
     from edge_deeplab.runtimes import open_model
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(more)
     if args.provider:
         options["providers"] = args.provider
     if args.delegate:

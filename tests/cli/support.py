@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_deeplab.imaging import write_image
 from tests.runtimes.artefacts import picture
@@ -34,6 +37,22 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+def strictly(text: str) -> Any:
+    """JSON as everybody reads it: Python alone takes NaN and Infinity."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def read(path: Path) -> NDArray[Any]:
+    """A picture as it is stored, alpha and depth included."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
 
 
 ODD: dict[str, tuple[int, int]] = {

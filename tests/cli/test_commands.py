@@ -7,12 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
-import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edge_deeplab.cli.arguments import bar
 from edge_deeplab.files import sha256
@@ -21,25 +18,10 @@ from edge_deeplab.runtimes import open_model, runtimes
 from edge_deeplab.spec import InputContract
 from edge_deeplab.version import __version__
 from edge_deeplab.zoo import shipped
-from tests.cli.support import Run
+from tests.cli.support import Run, read, strictly
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
 MakePeople = Callable[..., Path]
-
-
-def strictly(text: str) -> Any:
-    """JSON as everybody reads it: Python alone takes NaN and Infinity."""
-
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def read(path: Path) -> NDArray[Any]:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    assert image is not None, path
-    return image
 
 
 # -- predict -------------------------------------------------------------------------------------
@@ -107,126 +89,6 @@ def test_predict_with_a_checkpoint(run: Run, checkpoint: Path, photo: Path, tmp_
     with open_model(checkpoint) as model:
         wanted = model.segment(read_image(photo)).labels
     np.testing.assert_array_equal(read(tmp_path / "out" / "photo.png"), wanted)
-
-
-# -- eval ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def people(tmp_path: Path) -> Path:
-    """Two pictures, a bright square on black, that the toy model gets exactly right."""
-    for index, split in enumerate(("train", "val", "val")):
-        image = np.zeros((64, 96, 3), np.uint8)
-        image[16:48, 16 + 16 * index : 64] = 255
-        write_image(tmp_path / "people" / split / "images" / f"{index}.png", image)
-        write_image(tmp_path / "people" / split / "masks" / f"{index}.png", image[..., 0])
-    return tmp_path / "people"
-
-
-def test_eval(run: Run, people: Path, tmp_path: Path) -> None:
-    toy = toy_onnx(tmp_path / "toy.onnx", toy_contract(head="logits-full", head_stride=1))
-    path = tmp_path / "new" / "scores.json"
-    ran = run("eval", toy, "--data", f"folder:{people}", "--json", path)
-    assert (ran.status, ran.err) == (0, "")
-    head, line = ran.out.splitlines()
-    assert head.split() == ["data", "images", "fg", "IoU", "mIoU", "per", "img", "pix", "acc", "bnd", "IoU"]
-    assert line.split() == ["people/val", "2", *["1.0000"] * 5]
-    record = strictly(path.read_text())
-    assert record["model"] == str(toy)
-    assert record["contract"]["name"] == "toy"
-    assert record["results"] == [
-        {
-            "data": "people/val",
-            "images": 2,
-            "miou": 1.0,
-            "iou": {"background": 1.0, "person": 1.0},
-            "foreground_iou": 1.0,
-            "mean_image_iou": 1.0,
-            "pixel_accuracy": 1.0,
-            "boundary_iou": {"background": 1.0, "person": 1.0},
-        }
-    ]
-
-
-def test_eval_counts_what_is_wrong(run: Run, people: Path, tmp_path: Path) -> None:
-    """A quarter of every mask's rows is moved away from its person."""
-    toy = toy_onnx(tmp_path / "toy.onnx", toy_contract(head="logits-full", head_stride=1))
-    for path in sorted((people / "val" / "masks").iterdir()):
-        write_image(path, np.roll(read(path), 8, axis=0))
-    assert run("eval", toy, "--data", f"folder:{people}", "--json", tmp_path / "x.json").status == 0
-    (result,) = strictly((tmp_path / "x.json").read_text())["results"]
-    assert result["foreground_iou"] == pytest.approx(24 / 40)
-    assert result["mean_image_iou"] == pytest.approx(24 / 40)
-    wrong = 2 * 8 * (32 + 16)  # rows above and below, widths of the two people
-    assert result["pixel_accuracy"] == pytest.approx(1 - wrong / (2 * 64 * 96))
-
-
-def test_eval_several_sets_and_the_train_split(run: Run, toy: Path, people: Path) -> None:
-    spec = f"folder:{people}"
-    ran = run("eval", toy, "--data", spec, spec, "--split", "train")
-    assert ran.status == 0
-    assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["people/train", "1"]] * 2
-
-
-def test_eval_of_several_classes(run: Run, tmp_path: Path) -> None:
-    data = tmp_path / "stripes"
-    mask = np.tile(np.arange(96) // 24, (64, 1)).astype(np.uint8)
-    image = np.zeros((64, 96, 3), np.uint8)
-    for k in (1, 2, 3):
-        image[mask == k, 3 - k] = 255
-    write_image(data / "val" / "images" / "a.png", image)
-    write_image(data / "val" / "masks" / "a.png", mask)
-    (data / "classes.txt").write_text("nothing\nred\ngreen\nblue\n")
-    contract = toy_contract(classes=RED_GREEN_BLUE, head="classmap", head_stride=1)
-    model = toy_onnx(tmp_path / "x.onnx", contract)
-    ran = run("eval", model, "--data", f"folder:{data}", "--json", tmp_path / "x.json")
-    assert (ran.status, ran.err) == (0, "")
-    assert [line.split() for line in ran.out.splitlines()[2:]] == [
-        [name, "1.0000"] for name in ("nothing", "red", "green", "blue")
-    ]
-    assert strictly((tmp_path / "x.json").read_text())["results"][0]["iou"]["blue"] == 1.0
-
-
-def test_figures_that_do_not_exist_are_null(run: Run, toy: Path, tmp_path: Path) -> None:
-    """Nobody in the picture and nobody found: there is no IoU of the person."""
-    black = np.zeros((64, 96, 3), np.uint8)
-    write_image(tmp_path / "empty" / "val" / "images" / "a.png", black)
-    write_image(tmp_path / "empty" / "val" / "masks" / "a.png", black[..., 0])
-    ran = run("eval", toy, "--data", f"folder:{tmp_path / 'empty'}", "--json", tmp_path / "x.json")
-    assert (ran.status, ran.err) == (0, "")
-    (result,) = strictly((tmp_path / "x.json").read_text())["results"]
-    assert result["iou"] == {"background": 1.0, "person": None}
-    assert result["foreground_iou"] is None
-    assert result["pixel_accuracy"] == 1.0
-
-
-def test_eval_records_figures_in_a_checkpoint(
-    run: Run, checkpoint: Path, people: Path, tmp_path: Path
-) -> None:
-    mine = tmp_path / "mine.safetensors"
-    mine.write_bytes(checkpoint.read_bytes())
-    arguments = ["eval", mine, "--data", f"folder:{people}", "--json", tmp_path / "x.json"]
-    assert run(*arguments).status == 0
-    assert mine.read_bytes() == checkpoint.read_bytes()
-    assert run(*arguments, "--record").status == 0
-    measured = strictly((tmp_path / "x.json").read_text())["results"][0]["foreground_iou"]
-    with open_model(mine) as model:
-        assert model.contract.metrics["people/val iou"] == pytest.approx(measured, abs=1e-4)
-        assert model.contract.metrics["nothing iou"] == 0.5  # recorded before
-
-
-def test_the_average_of_a_checkpoint_with_itself(run: Run, checkpoint: Path, tmp_path: Path) -> None:
-    from edge_deeplab.models.checkpoint import load_checkpoint
-
-    output = tmp_path / "x.safetensors"
-    ran = run("average", checkpoint, checkpoint, "--weights", "1", "3", "--output", output)
-    assert (ran.status, ran.err) == (0, "")
-    assert ran.out == f"{output}: nano, average of 2; score it with eval\n"
-    (one, before), (mixed, after) = load_checkpoint(checkpoint), load_checkpoint(output)
-    assert dict(after.metrics) == {}  # nobody has measured it
-    assert after.classes == before.classes
-    for a, b in zip(one.state_dict().values(), mixed.state_dict().values(), strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
 
 
 # -- info, models, doctor ------------------------------------------------------------------------

@@ -1,0 +1,216 @@
+"""``edge-deeplab eval``: figures, strategies, plots and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_deeplab.imaging import read_image, write_image
+from edge_deeplab.runtimes import open_model
+from tests.cli.support import Run, read, strictly
+from tests.runtimes.artefacts import RED_GREEN_BLUE, toy_contract, toy_onnx
+
+
+def test_eval(run: Run, people: Path, tmp_path: Path) -> None:
+    toy = toy_onnx(tmp_path / "toy.onnx", toy_contract(head="logits-full", head_stride=1))
+    path = tmp_path / "new" / "scores.json"
+    ran = run("eval", toy, "--data", f"folder:{people}", "--json", path)
+    assert (ran.status, ran.err) == (0, "")
+    head, line = ran.out.splitlines()
+    titles = ["data", "images", "fg", "IoU", "mIoU", "per", "img", "pix", "acc", "bnd", "IoU"]
+    assert head.split() == [*titles, "95", "%", "interval"]
+    assert line.split() == ["people/val", "2", *["1.0000"] * 5, "1.0000", "..", "1.0000"]
+    record = strictly(path.read_text())
+    assert record["model"] == str(toy)
+    assert record["contract"]["name"] == "toy"
+    assert record["results"] == [
+        {
+            "data": "people/val",
+            "images": 2,
+            "chosen_by": "foreground_iou",
+            "miou": 1.0,
+            "iou": {"background": 1.0, "person": 1.0},
+            "foreground_iou": 1.0,
+            "mean_image_iou": 1.0,
+            "pixel_accuracy": 1.0,
+            "boundary_iou": {"background": 1.0, "person": 1.0},
+            "interval_95": [1.0, 1.0],
+        }
+    ]
+
+
+def test_eval_counts_what_is_wrong(run: Run, people: Path, tmp_path: Path) -> None:
+    """A quarter of every mask's rows is moved away from its person."""
+    toy = toy_onnx(tmp_path / "toy.onnx", toy_contract(head="logits-full", head_stride=1))
+    for path in sorted((people / "val" / "masks").iterdir()):
+        write_image(path, np.roll(read(path), 8, axis=0))
+    assert run("eval", toy, "--data", f"folder:{people}", "--json", tmp_path / "x.json").status == 0
+    (result,) = strictly((tmp_path / "x.json").read_text())["results"]
+    assert result["foreground_iou"] == pytest.approx(24 / 40)
+    assert result["mean_image_iou"] == pytest.approx(24 / 40)
+    wrong = 2 * 8 * (32 + 16)  # rows above and below, widths of the two people
+    assert result["pixel_accuracy"] == pytest.approx(1 - wrong / (2 * 64 * 96))
+
+
+def test_eval_several_sets_and_the_train_split(run: Run, toy: Path, people: Path) -> None:
+    spec = f"folder:{people}"
+    ran = run("eval", toy, "--data", spec, spec, "--split", "train")
+    assert ran.status == 0
+    assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["people/train", "1"]] * 2
+
+
+def test_eval_of_several_classes(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "stripes"
+    mask = np.tile(np.arange(96) // 24, (64, 1)).astype(np.uint8)
+    image = np.zeros((64, 96, 3), np.uint8)
+    for k in (1, 2, 3):
+        image[mask == k, 3 - k] = 255
+    write_image(data / "val" / "images" / "a.png", image)
+    write_image(data / "val" / "masks" / "a.png", mask)
+    (data / "classes.txt").write_text("nothing\nred\ngreen\nblue\n")
+    contract = toy_contract(classes=RED_GREEN_BLUE, head="classmap", head_stride=1)
+    model = toy_onnx(tmp_path / "x.onnx", contract)
+    ran = run("eval", model, "--data", f"folder:{data}", "--json", tmp_path / "x.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert [line.split() for line in ran.out.splitlines()[2:]] == [
+        [name, "1.0000"] for name in ("nothing", "red", "green", "blue")
+    ]
+    assert strictly((tmp_path / "x.json").read_text())["results"][0]["iou"]["blue"] == 1.0
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> str:
+    """Three pictures of four stripes, one of them labelled wrongly."""
+    data = tmp_path / "stripes"
+    for index in range(3):
+        mask = np.roll(np.tile(np.arange(96) // 24, (64, 1)), 7 * index, axis=1).astype(np.uint8)
+        image = np.zeros((64, 96, 3), np.uint8)
+        for k in (1, 2, 3):
+            image[mask == k, 3 - k] = 255
+        write_image(data / "val" / "images" / f"{index}.png", image)
+        write_image(
+            data / "val" / "masks" / f"{index}.png", np.roll(mask, 9, axis=0) if index != 1 else 3 - mask
+        )
+    (data / "classes.txt").write_text("nothing\nred\ngreen\nblue\n")
+    return f"folder:{data}"
+
+
+def test_eval_with_flip_trimap_and_worst(run: Run, colours: str, tmp_path: Path) -> None:
+    model = toy_onnx(
+        tmp_path / "x.onnx", toy_contract(classes=RED_GREEN_BLUE, head="logits-full", head_stride=1)
+    )
+    extra = (
+        "--flip",
+        "--trimap",
+        tmp_path / "t.png",
+        "--worst",
+        tmp_path / "w.jpg",
+        "--json",
+        tmp_path / "x.json",
+    )
+    ran = run("eval", model, "--data", colours, *extra)
+    assert (ran.status, ran.err) == (0, "")
+    assert "mIoU within" in ran.out
+    (result,) = strictly((tmp_path / "x.json").read_text())["results"]
+    assert result["trimap"].keys() == {"1", "2", "3", "5", "7", "10", "15", "20", "30", "40"}
+    low, high = result["interval_95"]
+    assert low <= result["miou"] <= high
+    assert low < high
+    assert read_image(tmp_path / "t.png").shape[1] > 400
+    assert read_image(tmp_path / "w.jpg").shape[1] == 2 * (3 * 240 + 10)
+    # The toy model looks at single pixels: mirroring changes nothing.
+    assert run("eval", model, "--data", colours, "--json", tmp_path / "y.json").status == 0
+    assert strictly((tmp_path / "y.json").read_text())["results"][0]["miou"] == pytest.approx(result["miou"])
+
+
+def test_eval_grid(run: Run, checkpoint: Path, people: Path, tmp_path: Path) -> None:
+    """All strategies at all output strides, and the plain one is what a plain eval says."""
+    spec = f"folder:{people}"
+    ran = run("eval", checkpoint, "--data", spec, "--grid", "--json", tmp_path / "x.json")
+    assert (ran.status, ran.err) == (0, "")
+    rows = strictly((tmp_path / "x.json").read_text())["results"]
+    assert [(r["eval_os"], len(r["scales"]), r["flip"]) for r in rows] == [
+        (stride, scales, flip) for stride in (8, 16, 32) for scales in (1, 6) for flip in (False, True)
+    ]
+    assert len(ran.out.splitlines()) == 13
+    assert {r["train_os"] for r in rows} == {16}
+    costs = [r["multiply_adds"] for r in rows]
+    assert costs[1] == 2 * costs[0]
+    assert costs[3] == 2 * costs[2] > 8 * costs[0]
+    assert costs[0] > costs[4] > costs[8]
+    for stride in (8, 16, 32):
+        path = tmp_path / f"{stride}.json"
+        assert run("eval", checkpoint, "--data", spec, "--output-stride", stride, "--json", path).status == 0
+        plain = next(r for r in rows if r["eval_os"] == stride)
+        (result,) = strictly(path.read_text())["results"]
+        assert result["foreground_iou"] == pytest.approx(plain["foreground_iou"])
+
+
+def test_eval_at_several_scales_needs_a_size_that_may_change(
+    run: Run, toy: Path, checkpoint: Path, people: Path
+) -> None:
+    spec = f"folder:{people}"
+    run("eval", toy, "--data", spec, "--scales", "0.5", "1").refused("takes 64x96 only", "--dynamic size")
+    assert run("eval", checkpoint, "--data", spec, "--scales", "0.5", "1", "--flip").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--grid", "--flip"], "--grid scores all strategies itself"),
+        (["--grid", "--trimap", "x.png"], "--grid scores all strategies itself"),
+        (["--record", "--flip"], "--record keeps the plain model's figures"),
+        (["--output-stride", "8"], "give its checkpoint"),
+        (["--grid"], "give its checkpoint"),
+        (["--output-stride", "4"], "--output-stride"),
+        (["--scales", "9"], "--scales"),
+    ],
+)
+def test_eval_options_that_do_not_go(
+    run: Run, toy: Path, people: Path, words: list[str], message: str
+) -> None:
+    run("eval", toy, "--data", f"folder:{people}", *words).refused(message)
+
+
+def test_figures_that_do_not_exist_are_null(run: Run, toy: Path, tmp_path: Path) -> None:
+    """Nobody in the picture and nobody found: there is no IoU of the person."""
+    black = np.zeros((64, 96, 3), np.uint8)
+    write_image(tmp_path / "empty" / "val" / "images" / "a.png", black)
+    write_image(tmp_path / "empty" / "val" / "masks" / "a.png", black[..., 0])
+    ran = run("eval", toy, "--data", f"folder:{tmp_path / 'empty'}", "--json", tmp_path / "x.json")
+    assert (ran.status, ran.err) == (0, "")
+    (result,) = strictly((tmp_path / "x.json").read_text())["results"]
+    assert result["iou"] == {"background": 1.0, "person": None}
+    assert result["foreground_iou"] is None
+    assert result["pixel_accuracy"] == 1.0
+
+
+def test_eval_records_figures_in_a_checkpoint(
+    run: Run, checkpoint: Path, people: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(checkpoint.read_bytes())
+    arguments = ["eval", mine, "--data", f"folder:{people}", "--json", tmp_path / "x.json"]
+    assert run(*arguments).status == 0
+    assert mine.read_bytes() == checkpoint.read_bytes()
+    assert run(*arguments, "--record").status == 0
+    measured = strictly((tmp_path / "x.json").read_text())["results"][0]["foreground_iou"]
+    with open_model(mine) as model:
+        assert model.contract.metrics["people/val iou"] == pytest.approx(measured, abs=1e-4)
+        assert model.contract.metrics["nothing iou"] == 0.5  # recorded before
+
+
+def test_the_average_of_a_checkpoint_with_itself(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    from edge_deeplab.models.checkpoint import load_checkpoint
+
+    output = tmp_path / "x.safetensors"
+    ran = run("average", checkpoint, checkpoint, "--weights", "1", "3", "--output", output)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == f"{output}: nano, average of 2; score it with eval\n"
+    (one, before), (mixed, after) = load_checkpoint(checkpoint), load_checkpoint(output)
+    assert dict(after.metrics) == {}  # nobody has measured it
+    assert after.classes == before.classes
+    for a, b in zip(one.state_dict().values(), mixed.state_dict().values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)

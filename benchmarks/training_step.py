@@ -70,18 +70,6 @@ GLIBC_ONLY = ("huge pages only", "stock allocator")
 # -- the process that steps --------------------------------------------------------------------------
 
 
-class ContiguousTrainer(Trainer):
-    """The trainer with PyTorch's default memory format."""
-
-    def _build(self) -> None:
-        super()._build()
-        for model in (self.model, self.average):
-            model.to(memory_format=torch.contiguous_format)
-
-    def _scaled(self, image: Tensor) -> Tensor:
-        return super()._scaled(image).contiguous()
-
-
 def make_trainer(setting: Setting, args: argparse.Namespace, folder: Path) -> Trainer:
     """A trainer, on a data set of blank pictures in ``folder`` that only exists to satisfy it."""
     for split in ("train", "val"):
@@ -95,11 +83,11 @@ def make_trainer(setting: Setting, args: argparse.Namespace, folder: Path) -> Tr
         size=args.size,
         batch=args.batch,
         precision=setting.precision,
+        channels_last=setting.channels_last,
         threads=args.threads or 0,
         device="cpu",
     )
-    kind_of_trainer = Trainer if setting.channels_last else ContiguousTrainer
-    return kind_of_trainer(config, folder / "run")
+    return Trainer(config, folder / "run")
 
 
 def synthetic_batch(args: argparse.Namespace) -> dict[str, Tensor]:

@@ -190,11 +190,13 @@ def test_a_training_step_changes_the_weights(name: str, tmp_path: Path) -> None:
     options = argparse.Namespace(variant="nano", size=(64, 64), batch=2, threads=1)
     setting = training_step.SETTINGS[name]
     trainer = training_step.make_trainer(setting, options, tmp_path)
-    channels_last = trainer.model.backbone.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    channels_last = trainer.networks.model.backbone.stem[0].weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
     assert channels_last == setting.channels_last
-    before = trainer.average.classifier.weight.clone()
+    before = trainer.networks.average.classifier.weight.clone()
     assert trainer._train_step(training_step.synthetic_batch(options)) > 0
-    assert not torch.equal(trainer.average.classifier.weight, before)
+    assert not torch.equal(trainer.networks.average.classifier.weight, before)
 
 
 def test_settings_differ_from_the_shipped_one() -> None:

@@ -10,23 +10,19 @@ from edge_deeplab.cli.arguments import size
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    import dataclasses
-    import re
-    from typing import get_type_hints
+    from edge_deeplab.training.config_file import FIELDS, HELP, HINTS
 
-    from edge_deeplab.training.config import TrainConfig
-
-    described = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", TrainConfig.__doc__ or "", re.MULTILINE))
-    hints = get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
-        words = " ".join(described[field.name].replace("`", "").split()).replace("%", "%%")
-        options = _options(hints[field.name])
-        if field.default is dataclasses.MISSING:
-            options["required"] = True
-        else:
-            options["default"] = field.default
-            words += f" (default: {_shown(field.default)})" if field.default not in ("", None) else ""
-        parser.add_argument("--" + field.name.replace("_", "-"), help=words, **options)
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="read settings from a file; options given here go before it"
+    )
+    for name, field in FIELDS.items():
+        words = HELP[name].replace("`", "").replace("%", "%%")
+        if field.default not in ("", None) and name != "data":
+            words += f" (default: {_shown(field.default)})"
+        # No default: what is not given here comes from the file, then from the dataclass.
+        parser.add_argument(
+            "--" + name.replace("_", "-"), help=words, default=argparse.SUPPRESS, **_options(HINTS[name])
+        )
     parser.add_argument(
         "--output", default="runs/model", metavar="DIR", help="folder of the run (default: runs/model)"
     )
@@ -52,26 +48,32 @@ def _options(hint: Any) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ("x" if isinstance(value[0], int) else " ").join(map(str, value))
-    return str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _run(args: argparse.Namespace) -> int:
-    import dataclasses
+    import os
     from pathlib import Path
 
-    from edge_deeplab.errors import needs
+    from edge_deeplab.errors import UserError, needs
     from edge_deeplab.training.allocator import with_huge_pages
     from edge_deeplab.training.config import TrainConfig
+    from edge_deeplab.training.config_file import FIELDS, read_config
 
+    values = read_config(args.config) if args.config else {}
+    for name in FIELDS.keys() & vars(args).keys():
+        given = getattr(args, name)
+        values[name] = tuple(given) if isinstance(given, list) else given
+    if "data" not in values:
+        raise UserError("give the data to train on: --data KIND:PATH, or data: in --config")
+    config = TrainConfig(**values)
+    config.check()
     with_huge_pages()
     with needs("train"):
         from edge_deeplab.training.engine import train
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(
-        **{**values, "data": tuple(args.data), "scale": tuple(args.scale)},
-    )
     best = train(config, Path(args.output), resume=args.resume)
-    print(f"best model: {best}")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+        print(f"best model: {best}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from edge_deeplab.imaging import AREA_FROM
 from edge_deeplab.metrics import IGNORE
+from edge_deeplab.spec import Resize
 
 
 def uniform(low: float, high: float) -> float:
@@ -44,16 +46,53 @@ MILD = Geometry(scale=(0.85, 1.35), aspect=(0.85, 1.18), degrees=7, shift=0.05)
 WIDE = Geometry(scale=(0.45, 2.6), aspect=(0.5, 1.3), degrees=15, shift=0.15)
 
 
+class Fit(NamedTuple):
+    """How inference lays a picture into the input: input pixels per picture pixel, upper left corner."""
+
+    down: float
+    across: float
+    top: float
+    left: float
+
+
+def fit(size: tuple[int, int], resize: Resize, height: int, width: int) -> Fit:
+    """As :func:`edge_deeplab.imaging.placement`, without its rounding to whole pixels."""
+    down, across = size[0] / height, size[1] / width
+    if resize == "letterbox":
+        down = across = min(down, across)
+    return Fit(down, across, (size[0] - down * height) / 2, (size[1] - across * width) / 2)
+
+
+def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, float]]:
+    """Area-average a picture whose sides are both about to shrink by 2 or more, as inference does.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        steps: Target pixels per picture pixel, down and across.
+
+    Returns:
+        The picture, smaller or as it was, and how many of its old pixels a new one is, down and across.
+    """
+    if max(steps) * AREA_FROM > 1:
+        return pixels, (1.0, 1.0)
+    height, width = pixels.shape[:2]
+    small = max(1, round(height * steps[0])), max(1, round(width * steps[1]))
+    pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
+    return pixels, (height / small[0], width / small[1])
+
+
 class Warp(v2.Transform):
-    """Stretch to ``size``, then zoom, change of aspect, rotation and shift, as one affine map.
+    """Stretch or letterbox to ``size``, then zoom, change of aspect, rotation and shift, as one affine map.
 
     What lies outside the picture is mirrored, in the label too, or (``fill``) a flat colour with
     background as its label.
     """
 
-    def __init__(self, size: tuple[int, int], geometry: Geometry, *, fill: float = 0.0) -> None:
+    def __init__(
+        self, size: tuple[int, int], geometry: Geometry, *, fill: float = 0.0, resize: Resize = "stretch"
+    ) -> None:
         super().__init__()
-        self.size, self.geometry, self.fill = size, geometry, fill
+        self.size, self.geometry, self.fill, self.resize = size, geometry, fill, resize
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw one affine map (output pixel <- input pixel) for picture and label alike."""
@@ -66,7 +105,8 @@ class Warp(v2.Transform):
         sx, sy = scale * ratio, scale / ratio
         room_x, room_y = abs(sx - 1) / 2 + g.shift, abs(sy - 1) / 2 + g.shift
         tx, ty = uniform(-room_x, room_x) * out_w, uniform(-room_y, room_y) * out_h
-        stretch = np.array([[out_w / width, 0, 0], [0, out_h / height, 0], [0, 0, 1]])
+        fitted = fit(self.size, self.resize, height, width)
+        stretch = np.array([[fitted.across, 0, fitted.left], [0, fitted.down, fitted.top], [0, 0, 1]])
         cos, sin = math.cos(angle), math.sin(angle)
         to_center = np.array([[1, 0, -out_w / 2], [0, 1, -out_h / 2], [0, 0, 1]])
         turn = np.array(
@@ -75,9 +115,11 @@ class Warp(v2.Transform):
         # Pixel centres lie at half-integers: shift before and after.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         matrix = np.linalg.inv(half) @ turn @ to_center @ stretch @ half
+        # How many output pixels a step across and a step down in the picture is.
+        across, down = np.hypot(matrix[0, :2], matrix[1, :2]).tolist()
         flat = uniform(0, 1) < self.fill
         color = [uniform(0, 255) for _ in range(3)]
-        return {"matrix": matrix[:2], "flat": flat, "color": color}
+        return {"matrix": matrix, "steps": (down, across), "flat": flat, "color": color}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Warp a picture bilinearly, or a label map by nearest neighbour."""
@@ -86,7 +128,7 @@ class Warp(v2.Transform):
         if isinstance(inpt, tv_tensors.Mask):
             label = cv2.warpAffine(
                 inpt.numpy(),
-                params["matrix"],
+                params["matrix"][:2],
                 size,
                 flags=cv2.INTER_NEAREST,
                 borderMode=border,
@@ -94,9 +136,11 @@ class Warp(v2.Transform):
             )
             return tv_tensors.Mask(torch.from_numpy(label))
         pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        pixels, (down, across) = shrunk(pixels, params["steps"])
+        to_full = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
         pixels = cv2.warpAffine(
             pixels,
-            params["matrix"],
+            (params["matrix"] @ to_full)[:2],
             size,
             flags=cv2.INTER_LINEAR,
             borderMode=border,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -10,9 +11,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edge_deeplab.imaging import AREA_FROM
 from edge_deeplab.metrics import IGNORE
-from edge_deeplab.training.augment import uniform
+from edge_deeplab.spec import Resize
+from edge_deeplab.training.augment import fit, shrunk, uniform
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.sample import Read, Recipe, Sample
 
@@ -33,6 +34,7 @@ class ScaleCrop(v2.Transform):
         label_aware: Share of crops that are placed to hold a pixel of a class drawn uniformly from those in
             the picture, so that rare classes are seen more often.
         fill: Colour of the padding, in the channel order of the pictures.
+        resize: How inference brings pictures to ``size``.
     """
 
     def __init__(
@@ -43,17 +45,19 @@ class ScaleCrop(v2.Transform):
         scale: tuple[float, float],
         label_aware: float,
         fill: tuple[float, float, float],
+        resize: Resize = "stretch",
     ) -> None:
         super().__init__()
         self.size, self.crop, self.scale = size, crop, scale
-        self.label_aware, self.fill = label_aware, fill
+        self.label_aware, self.fill, self.resize = label_aware, fill, resize
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw a scale and a place; the same for picture and label."""
         height, width = flat_inputs[0].shape[-2:]
         factor = uniform(*self.scale)
-        scaled = [max(1.0, side * factor) for side in self.size]
-        steps = (scaled[0] / height, scaled[1] / width)
+        fitted = fit(self.size, self.resize, height, width)
+        steps = (fitted.down * factor, fitted.across * factor)
+        scaled = (steps[0] * height, steps[1] * width)
         spare = [have - want for have, want in zip(scaled, self.crop, strict=True)]
         corner = [uniform(min(0.0, room), max(0.0, room)) for room in spare]
         if uniform(0, 1) < self.label_aware:
@@ -66,57 +70,40 @@ class ScaleCrop(v2.Transform):
                     min(max(center - uniform(0, side), min(0.0, room)), max(0.0, room))
                     for center, side, room in zip(centers, self.crop, spare, strict=True)
                 ]
-        return {"steps": steps, "corner": corner}
+        inside = [
+            (max(0, math.ceil(-at - 0.5)), max(0, math.ceil(have - at - 0.5)))
+            for at, have in zip(corner, scaled, strict=True)
+        ]
+        return {"steps": steps, "corner": corner, "inside": inside}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resample a picture bilinearly (by area from a shrink of 2 on), or a label by nearest neighbour."""
-        steps, corner = params["steps"], params["corner"]
-        size = (self.crop[1], self.crop[0])
         if isinstance(inpt, tv_tensors.Mask):
-            label = cv2.warpAffine(
-                inpt.numpy(),
-                _matrix(steps, corner),
-                size,
-                flags=cv2.INTER_NEAREST,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=IGNORE,
-            )
+            label = self._cut(inpt.numpy(), params["steps"], params, cv2.INTER_NEAREST, IGNORE)
             return tv_tensors.Mask(torch.from_numpy(label))
         pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
-        pixels, steps = shrunk(pixels, steps)
-        pixels = cv2.warpAffine(
-            pixels,
-            _matrix(steps, corner),
-            size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=self.fill,
-        )
+        pixels, (down, across) = shrunk(pixels, params["steps"])
+        steps = params["steps"][0] * down, params["steps"][1] * across
+        pixels = self._cut(pixels, steps, params, cv2.INTER_LINEAR, self.fill)
         return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+
+    def _cut(
+        self, source: Any, steps: tuple[float, float], params: dict[str, Any], how: int, fill: Any
+    ) -> Any:
+        """Resample; then fill what lies outside, so that the picture's edge does not mix with the padding."""
+        size = (self.crop[1], self.crop[0])
+        matrix = _matrix(steps, params["corner"])
+        result = cv2.warpAffine(source, matrix, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        (top, bottom), (left, right) = params["inside"]
+        for part in (result[:top], result[bottom:], result[:, :left], result[:, right:]):
+            part[...] = fill
+        return result
 
 
 def _matrix(steps: tuple[float, float], corner: list[float]) -> Any:
     """Source pixel -> crop pixel; pixel centres lie at half-integers."""
     (sy, sx), (top, left) = steps, corner
     return np.array([[sx, 0, sx / 2 - 0.5 - left], [0, sy, sy / 2 - 0.5 - top]])
-
-
-def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, float]]:
-    """Area-average a picture that is about to shrink by 2 or more, as inference does.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        steps: Target pixels per source pixel, down and across.
-
-    Returns:
-        The picture, smaller or as it was, and the steps that are left.
-    """
-    if min(steps) * AREA_FROM > 1:
-        return pixels, steps
-    height, width = pixels.shape[:2]
-    small = [max(1, round(side * min(1.0, step))) for side, step in zip((height, width), steps, strict=True)]
-    pixels = cv2.resize(pixels, (small[1], small[0]), interpolation=cv2.INTER_AREA)
-    return pixels, (steps[0] * height / small[0], steps[1] * width / small[1])
 
 
 def _pixel_of_any_class(label: Any) -> tuple[int, int] | None:
@@ -133,7 +120,14 @@ def crops(config: TrainConfig) -> Recipe | None:
     """The recipe of ``--crop``: scale, crop, mirror every other one, change the colours; None without it."""
     if config.crop is None:
         return None
-    cut = ScaleCrop(config.size, config.crop, scale=config.scale, label_aware=config.label_aware, fill=MEAN)
+    cut = ScaleCrop(
+        config.size,
+        config.crop,
+        scale=config.scale,
+        label_aware=config.label_aware,
+        fill=MEAN,
+        resize=config.resize,
+    )
     amount = config.jitter
     jitter = v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount)
     change = v2.Compose([cut, v2.RandomHorizontalFlip(0.5), v2.RandomApply([jitter], 0.8)])

@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
 from edge_deeplab.data import Split
+from edge_deeplab.data.base import Pair
 from edge_deeplab.imaging import Frame
 from edge_deeplab.training.augment import contour_band
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.crops import crops
+from edge_deeplab.training.distributed import World
 from edge_deeplab.training.portraits import Portraits
 from edge_deeplab.training.sample import Recipe, Sample
 
@@ -49,6 +51,11 @@ class Samples(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.places)
 
+    def pair(self, index: int) -> Pair:
+        """The files of a picture."""
+        split, position = self.places[index]
+        return self.splits[split].pairs[position]
+
     def read(self, index: int) -> Sample:
         """A picture and its labels, as they are on disk."""
         split, position = self.places[index]
@@ -72,16 +79,27 @@ class Samples(Dataset[dict[str, Tensor]]):
 
 
 class Batches(Sampler[list[Key]]):
-    """Keys of every batch from ``start`` on: a fresh permutation each epoch, the last short batch dropped."""
+    """Keys of every batch from ``start`` on: a fresh permutation each epoch, the last short batch dropped.
 
-    def __init__(self, samples: int, config: TrainConfig, start: int, total: int) -> None:
+    Args:
+        samples: Number of pictures.
+        config: Gives ``batch`` and ``seed``.
+        start, total: First step, and the one to stop before.
+        world: Give each process its consecutive share of the batch; None: all of it.
+    """
+
+    def __init__(
+        self, samples: int, config: TrainConfig, start: int, total: int, world: World | None = None
+    ) -> None:
         self.samples, self.config, self.start, self.total = samples, config, start, total
+        self.rank, self.size = (world.rank, world.size) if world else (0, 1)
 
     def __len__(self) -> int:
         return self.total - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
         batch, per_epoch = self.config.batch, self.samples // self.config.batch
+        own = batch // self.size
         order: list[int] = []
         drawn = -1
         for step in range(self.start, self.total):
@@ -93,7 +111,8 @@ class Batches(Sampler[list[Key]]):
                     .tolist()
                 )
                 drawn = epoch
-            yield [(epoch, index) for index in order[place * batch : (place + 1) * batch]]
+            first = place * batch + self.rank * own
+            yield [(epoch, index) for index in order[first : first + own]]
 
 
 def _single_threaded(_: int) -> None:
@@ -101,13 +120,15 @@ def _single_threaded(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def loader(samples: Samples, config: TrainConfig, start: int, total: int) -> DataLoader[dict[str, Tensor]]:
-    """Batches from step ``start`` to ``total``, read ahead by worker processes."""
+def loader(
+    samples: Samples, config: TrainConfig, batches: Batches, *, pin: bool = False
+) -> DataLoader[dict[str, Tensor]]:
+    """The samples of ``batches``, read ahead by worker processes; ``pin``: for copies to a GPU."""
     return DataLoader(
         samples,
-        batch_sampler=Batches(len(samples), config, start, total),
+        batch_sampler=batches,
         num_workers=config.workers,
         worker_init_fn=_single_threaded,
         prefetch_factor=4 if config.workers else None,
-        pin_memory=config.device == "cuda",
+        pin_memory=pin,
     )

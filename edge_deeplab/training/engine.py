@@ -1,42 +1,67 @@
-"""The training loop: schedule, averaged weights, evaluation, checkpoints and exact resume."""
+"""The training run: steps, averaged weights, validation, checkpoints and exact resume."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import datetime
-import json
 import math
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor
 from tqdm import tqdm
 
 from edge_deeplab import imaging
-from edge_deeplab.data import open_split
-from edge_deeplab.errors import UserError, needs
-from edge_deeplab.evaluation import as_record, evaluate, metric_name
-from edge_deeplab.files import read_bytes, write_bytes, write_text
-from edge_deeplab.models.checkpoint import read_safetensors, save_checkpoint
+from edge_deeplab.data import Split, open_split
+from edge_deeplab.errors import UserError
+from edge_deeplab.models.checkpoint import save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.pretrained import initialise
 from edge_deeplab.models.variants import variant
-from edge_deeplab.runtimes.on_torch import TorchRuntime
-from edge_deeplab.spec import InputContract, Provenance
+from edge_deeplab.spec import ClassInfo, InputContract, Provenance
 from edge_deeplab.training.config import TrainConfig
-from edge_deeplab.training.dataset import Samples, loader, mixed_seed
-from edge_deeplab.training.losses import class_weights, segmentation_loss
+from edge_deeplab.training.dataset import Batches, Samples, loader
+from edge_deeplab.training.distillation import Teacher, load_teacher
+from edge_deeplab.training.distributed import World, find_device, join
+from edge_deeplab.training.environment import git_commit
+from edge_deeplab.training.losses import class_weights
+from edge_deeplab.training.networks import assemble, floats, measure_ranges
+from edge_deeplab.training.objective import Objective
 from edge_deeplab.training.optimizer import learning_rate, make_optimizer, set_rate
+from edge_deeplab.training.run_folder import RunFolder
+from edge_deeplab.training.state import Progress, State, save_state
+from edge_deeplab.training.step import Step
+from edge_deeplab.training.validation import validate
 
-STATE = "last.safetensors"
-BEST = "best.safetensors"
+LOG_EVERY = 20
+"""Steps that a logged loss is averaged over."""
+
+FIRST_PICTURES = 32
+"""Pictures that batch norm or ranges are measured on before the first step."""
+
+RANGES_SETTLE = 2 / 3
+"""Share of a quantisation-aware run after which activation ranges stay."""
+
+
+def train(config: TrainConfig, output: Path, *, resume: bool = False) -> Path:
+    """Train a model; under torchrun, together with the other processes.
+
+    Args:
+        config: All settings.
+        output: Folder of the run.
+        resume: Go on from the last state in ``output``.
+
+    Returns:
+        The best checkpoint's path.
+
+    Raises:
+        UserError: Settings, data or device cannot be used, or the loss is no number any more.
+    """
+    config.check()
+    with join(config.device) as world:
+        return Trainer(config, output, resume=resume, world=world).run()
 
 
 class Trainer:
@@ -46,34 +71,86 @@ class Trainer:
     everything else, so a run that was killed and resumed ends with the same weights.
     """
 
-    def __init__(self, config: TrainConfig, output: Path, *, resume: bool = False) -> None:
-        self.config = config
-        self.output = output
+    def __init__(
+        self, config: TrainConfig, output: Path, *, resume: bool = False, world: World | None = None
+    ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        if config.batch < 2:
-            raise UserError("--batch must be at least 2: image pooling's batch norm needs two pictures")
-        self.device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        )
+        self.config = config
+        self.world = world or World(find_device(config.device))
+        self.folder = RunFolder(output)
+        self._check_folder(resume)
+        self._check_world()
         self.train_splits = [open_split(spec, "train") for spec in config.data]
         self.val_splits = [open_split(spec, "val") for spec in config.data]
-        classes = self.train_splits[0].classes
-        for split in [*self.train_splits, *self.val_splits]:
-            if split.classes != classes:
-                raise UserError(f"{split.name} has other classes than {self.train_splits[0].name}")
+        classes = _same_classes([*self.train_splits, *self.val_splits])
         self.samples = Samples(self.train_splits, config)
-        per_epoch = len(self.samples) // config.batch
-        if not per_epoch:
+        self.per_epoch = len(self.samples) // config.batch
+        if not self.per_epoch:
             raise UserError(
                 f"{len(self.samples)} pictures do not fill one batch of {config.batch}; lower --batch"
             )
-        self.per_epoch, self.total = per_epoch, per_epoch * config.epochs
-        self.contract = InputContract(
+        self.total = self.per_epoch * config.epochs
+        self.progress = Progress()
+        self._build(classes, State(self.folder.state, config) if self.folder.state.exists() else None)
+
+    def _check_folder(self, resume: bool) -> None:
+        path = self.folder.path
+        if resume and not path.exists():
+            raise UserError(f"nothing to resume in {path}: it does not exist; start without --resume")
+        if not resume and self.folder.state.exists():
+            raise UserError(
+                f"{path} holds a run already; continue it with --resume or choose another --output"
+            )
+
+    def _check_world(self) -> None:
+        config, world = self.config, self.world
+        parts = world.size * config.accumulate
+        if config.batch % parts:
+            raise UserError(
+                f"--batch {config.batch} cannot be split evenly over {world.size} processes of "
+                f"{config.accumulate} parts; take a multiple of {parts}"
+            )
+        if config.norm == "batch" and config.batch < 2 * parts:
+            raise UserError("every part of a batch needs two pictures for batch norm; or use --norm frozen")
+        if config.norm == "sync" and world.device.type != "cuda":
+            raise UserError(
+                "--norm sync needs CUDA; on a CPU use --norm frozen, or batch with a larger --batch"
+            )
+
+    # -- model -------------------------------------------------------------------------------------
+
+    def _build(self, classes: tuple[ClassInfo, ...], state: State | None) -> None:
+        """Networks, optimiser and step, new or as a state file holds them."""
+        config, world = self.config, self.world
+        architecture = variant(config.variant).architecture
+        if config.output_stride:
+            architecture = dataclasses.replace(architecture, output_stride=config.output_stride)
+        self.contract = self._contract(classes)
+        torch.manual_seed(config.seed)
+        model = DeepLabV3Plus(architecture, self.contract.output_channels)
+        self.contract = self.contract.replace(head_stride=model.head_stride)
+        if state is None and config.init:
+            words = initialise(model, config.init, self._first_pictures())
+            if world.leads:
+                print(words)
+        self.networks = assemble(model, config, world)
+        self.optimizer = make_optimizer(model, config)
+        self.step = Step(config, world, self.networks, self.optimizer, self.contract)
+        if state is not None:
+            self.progress, self.contract = state.progress, state.contract
+            state.restore(self.networks.stateful, self.optimizer, self.step.scaler)
+        elif config.qat:
+            measure_ranges(self.networks, self._first_pictures())
+
+    def _contract(self, classes: tuple[ClassInfo, ...]) -> InputContract:
+        config = self.config
+        return InputContract(
             name=config.name,
             variant=config.variant,
             height=config.size[0],
             width=config.size[1],
+            resize=config.resize,
             classes=classes,
             provenance=Provenance(
                 data=tuple(f"{s.name} ({len(s)} pictures)" for s in self.train_splits),
@@ -82,260 +159,141 @@ class Trainer:
                 date=datetime.date.today().isoformat(),
             ),
         )
-        torch.manual_seed(config.seed)
-        architecture = variant(config.variant).architecture
-        if config.output_stride:
-            architecture = dataclasses.replace(architecture, output_stride=config.output_stride)
-        self.model = DeepLabV3Plus(architecture, self.contract.output_channels)
-        self.contract = self.contract.replace(head_stride=self.model.head_stride)
-        self.step, self.best = 0, -math.inf
-        self.class_weights: Tensor | None = None
-        state = output / STATE
-        if resume and state.exists():
-            self._load(state)
-        elif resume and not output.exists():
-            raise UserError(f"nothing to resume in {output}: it does not exist; start without --resume")
-        else:
-            if not resume and state.exists():
-                raise UserError(
-                    f"{output} holds a run already; continue it with --resume or choose another --output"
-                )
-            if config.init:
-                print(initialise(self.model, config.init, self._first_images(32)))
-            self._build()
 
-    def _build(self) -> None:
-        self.model.to(self.device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, self.config)
-
-    def _first_images(self, count: int) -> Tensor:
-        frames = (
-            self.samples.splits[s].read(i)[0]
-            for s, i in self.samples.places[:: max(1, len(self.samples) // count)][:count]
-        )
+    def _first_pictures(self) -> Tensor:
+        """Real pictures as inference would see them, float32 (N, 3, H, W)."""
+        every = max(1, len(self.samples) // FIRST_PICTURES)
+        frames = (self.samples.splits[s].read(i)[0] for s, i in self.samples.places[::every][:FIRST_PICTURES])
         return torch.cat([torch.from_numpy(imaging.preprocess(frame, self.contract)) for frame in frames])
 
-    # -- one run ---------------------------------------------------------------------------------
+    # -- one run -----------------------------------------------------------------------------------
 
     def run(self) -> Path:
         """Train to the end; returns the best checkpoint's path."""
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_text(self.output / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2))
-        write_text(self.output / "environment.json", json.dumps(environment(), indent=2))
-        self._trim_log()
-        config = self.config
-        batches = loader(self.samples, config, self.step, self.total)
-        self.class_weights = self._class_weights()
-        bar = tqdm(total=self.total, initial=self.step, unit="step", desc=config.name, smoothing=0.02)
-        with SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step + 1) as board, bar:
-            recent: list[float] = []
-            for batch in batches:
+        config, progress = self.config, self.progress
+        if self.world.leads:
+            self.folder.open(config, progress.step, self.world.size)
+        teacher = (
+            load_teacher(config.teacher, self.contract).to(self.world.device) if config.teacher else None
+        )
+        self.step.objective = Objective(config, self._class_weights(), teacher)
+        batches = Batches(len(self.samples), config, progress.step, self.total, self.world)
+        bar: tqdm[Any] = tqdm(
+            total=self.total,
+            initial=progress.step,
+            unit="step",
+            desc=config.name,
+            smoothing=0.02,
+            disable=not self.world.leads,
+        )
+        recent: list[float] = []
+        try:
+            for batch in loader(self.samples, config, batches, pin=self.world.device.type == "cuda"):
                 recent.append(self._train_step(batch))
-                self.step += 1
+                progress.step += 1
                 bar.update()
-                if self.step % 20 == 0:
-                    mean = sum(recent) / len(recent)
+                if progress.step % LOG_EVERY == 0:
+                    self._report(recent, bar)
                     recent.clear()
-                    bar.set_postfix(loss=f"{mean:.4f}", best=f"{self.best:.4f}")
-                    board.add_scalar("train/loss", mean, self.step)
-                    board.add_scalar("train/lr", self.optimizer.param_groups[-1]["lr"], self.step)
-                    self._log({"step": self.step, "loss": mean})
-                ended = self.step % self.per_epoch == 0
-                if ended and (self.step // self.per_epoch % config.val_every == 0 or self.step == self.total):
-                    self._validate(board)
+                ended = progress.step % self.per_epoch == 0
+                epoch = progress.step // self.per_epoch
+                if ended and (epoch % config.val_every == 0 or progress.step == self.total):
+                    self._validate()
                     self._save()
-                elif self.step % config.checkpoint_every == 0:
+                elif progress.step % config.checkpoint_every == 0:
                     self._save()
-        return self.output / BEST
+        finally:
+            bar.close()
+            self.folder.close()
+        return self.folder.best
 
     def _train_step(self, batch: dict[str, Tensor]) -> float:
-        config = self.config
-        # Dropout is the only randomness left here.
-        torch.manual_seed(mixed_seed(config.seed, 1, self.step))
-        set_rate(self.optimizer, learning_rate(self.step, self.total, config))
-        self.model.train()
-        if config.norm == "frozen":
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        image = self._scaled(batch["image"].to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = self.model(image)
-        label, band = batch["label"].to(self.device), batch["band"].to(self.device)
-        loss = segmentation_loss(logits, label, band, config, self.class_weights)
-        value = loss.item()
-        if not math.isfinite(value):
-            state = self.output / STATE
-            cure = f"{state} holds the last good state: resume" if state.exists() else "start again"
-            raise UserError(f"the loss is {value} at step {self.step}; {cure} with a lower --lr")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._average()
-        return value
+        config, step = self.config, self.progress.step
+        set_rate(self.optimizer, learning_rate(step, self.total, config))
+        if self.networks.quantiser is not None:
+            self.networks.quantiser.observing = step < RANGES_SETTLE * self.total
+        loss = self.step(batch, step)
+        if not math.isfinite(loss):
+            raise UserError(self._diverged(loss))
+        self.networks.follow(min(config.ema, (1 + step) / (10 + step)))
+        return loss
 
-    def _scaled(self, image: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> float, as :func:`edge_deeplab.imaging.pack` does for one frame."""
-        mean, std = (
-            torch.tensor(v, device=image.device).view(1, 3, 1, 1)
-            for v in (self.contract.mean, self.contract.std)
+    def _diverged(self, loss: float) -> str:
+        """Which batch it was, and what to do."""
+        step = self.progress.step
+        keys = next(iter(Batches(len(self.samples), self.config, step, step + 1)))
+        names = [str(self.samples.pair(index).image) for _, index in keys]
+        if self.world.leads:
+            self.folder.log({"step": step, "not_finite": repr(loss), "pictures": names})
+        shown = ", ".join(Path(name).name for name in names[:4]) + (" …" if len(names) > 4 else "")
+        state = self.folder.state
+        cure = f"{state} holds the last good state: resume" if state.exists() else "start again"
+        return (
+            f"the loss is {loss} at step {step} (epoch {step // self.per_epoch}, pictures {shown}; all in "
+            f"metrics.jsonl); {cure} with a lower --lr"
         )
-        return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _teacher(self) -> Teacher | None:
+        if not self.config.teacher:
+            return None
+        return load_teacher(self.config.teacher, self.contract).to(self.world.device)
 
     def _class_weights(self) -> Tensor | None:
         """Weights of the classes in the loss, from the labels of all training pictures."""
         rule = self.config.class_weights
         if rule == "none":
             return None
-        classes = len(self.contract.classes)
         counts = np.zeros(256, np.int64)
-        for index in tqdm(range(len(self.samples)), desc="counting labels", unit="picture", leave=False):
+        mine = range(self.world.rank, len(self.samples), self.world.size)
+        hidden = not self.world.leads
+        for index in tqdm(mine, desc="counting labels", unit="picture", leave=False, disable=hidden):
             counts += np.bincount(self.samples.read(index)[1].numpy().ravel(), minlength=256)
-        return class_weights(counts[:classes].tolist(), rule).to(self.device)
+        total = np.sum(self.world.gather(counts), axis=0)[: len(self.contract.classes)]
+        return class_weights(total.tolist(), rule).to(self.world.device)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        mine, theirs = _floats(self.average), _floats(self.model)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+    # -- what is written ---------------------------------------------------------------------------
 
-    # -- evaluation --------------------------------------------------------------------------------
+    def _report(self, recent: list[float], bar: tqdm[Any]) -> None:
+        if self.world.leads:
+            mean, rate = sum(recent) / len(recent), self.optimizer.param_groups[-1]["lr"]
+            best = f"{self.progress.best:.4f}" if math.isfinite(self.progress.best) else "-"
+            bar.set_postfix(loss=f"{mean:.4f}", best=best)
+            record = {"step": self.progress.step, "loss": mean, "lr": rate}
+            self.folder.log(record, scalars={"train/loss": mean, "train/lr": rate})
 
-    def _validate(self, board: SummaryWriter) -> None:
-        runtime = TorchRuntime(self.average, self.contract, device=str(self.device))
-        metrics: dict[str, float] = {}
-        for split in self.val_splits:
-            scores = evaluate(lambda frame: runtime.segment(frame).labels, split, boundary=False)
-            metrics[metric_name(split)] = scores.foreground_iou
-            board.add_scalar(f"val/{split.name}", scores.foreground_iou, self.step)
-            self._log({"step": self.step, **as_record(scores, split)})
-        board.add_image("val/samples", self._samples(runtime), self.step, dataformats="HWC")
-        mean = sum(metrics.values()) / len(metrics)
-        tqdm.write(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        if mean > self.best:
-            self.best = mean
-            save_checkpoint(self.output / BEST, self.average, self.contract.replace(metrics=metrics))
-
-    def _samples(self, runtime: TorchRuntime) -> Any:
-        """Two pictures of every val split with their masks, side by side (RGB), also written as a PNG."""
-        tiles = []
-        for split in self.val_splits:
-            for index in (0, len(split) // 2):
-                frame, _ = split.read(index)
-                shown = imaging.overlay(frame, runtime.segment(frame).labels, self.contract)
-                tiles.append(cv2.resize(shown, (240, 320)))
-        sheet: imaging.Frame = np.hstack(tiles).astype(np.uint8)
-        imaging.write_image(self.output / "samples" / f"{self.step:06d}.jpg", sheet)
-        return cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)
-
-    # -- state -------------------------------------------------------------------------------------
+    def _validate(self) -> None:
+        self.world.share(floats(self.networks.average))  # batch norm's statistics differ between processes
+        found = validate(self.networks.scored, self.contract, self.val_splits, self.world)
+        if not self.world.leads or found.sheet is None:
+            return
+        step, folder = self.progress.step, self.folder
+        for record in found.records:
+            value = record[record["chosen_by"]]
+            scalars = {} if value is None else {f"val/{record['data']}": value}
+            folder.log({"step": step, **record}, scalars=scalars)
+        folder.picture(step, found.sheet)
+        folder.draw()
+        words = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
+        tqdm.write(f"step {step}: {words or 'nothing to score: no val label counts'}")
+        if found.mean > self.progress.best or not folder.best.exists():
+            self.progress.best = found.mean if math.isfinite(found.mean) else -math.inf
+            save_checkpoint(folder.best, self.networks.average, self.contract.replace(metrics=found.metrics))
 
     def _save(self) -> None:
-        from safetensors.torch import save
-
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
-        header = {
-            "step": str(self.step),
-            "best": repr(self.best),
-            "config": json.dumps(dataclasses.asdict(self.config)),
-            "contract": self.contract.to_json(),
-        }
-        write_bytes(self.output / STATE, save({k: v.contiguous() for k, v in tensors.items()}, header))
-
-    def _load(self, path: Path) -> None:
-        tensors, header = read_safetensors(path)
-        try:
-            now = json.loads(json.dumps(dataclasses.asdict(self.config)))
-            # A state written before a setting existed was trained as that setting's default does.
-            then = json.loads(json.dumps(dataclasses.asdict(TrainConfig(data=()))))
-            then |= json.loads(header["config"])
-            changed = [k for k in now if now[k] != then.get(k) and k not in RESUMABLE]
-            if changed:
-                settings = ", ".join(f"{k} {then.get(k)!r}" for k in changed)
-                raise UserError(
-                    f"{path} was trained with other settings ({settings}); give the same ones to resume"
-                )
-            self.step, self.best = int(header["step"]), float(header["best"])
-            self.contract = InputContract.from_json(header["contract"], source=str(path))
-            self._build()
-            self.model.load_state_dict(_under(tensors, "model."))
-            self.average.load_state_dict(_under(tensors, "average."))
-            states: dict[int, dict[str, Tensor]] = {}
-            for name, value in _under(tensors, "optimizer.").items():
-                index, _, key = name.partition(".")
-                states.setdefault(int(index), {})[key] = value
-            self.optimizer.load_state_dict(
-                {"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        if self.world.leads:
+            save_state(
+                self.folder.state,
+                self.progress,
+                self.config,
+                self.contract,
+                self.networks.stateful,
+                self.optimizer,
+                self.step.scaler,
             )
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path} is no training state of this model: {error}") from error
-
-    # -- log ---------------------------------------------------------------------------------------
-
-    def _log(self, record: dict[str, Any]) -> None:
-        with (self.output / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def _trim_log(self) -> None:
-        """Drop lines of steps that were lost with a kill and will be done again."""
-        path = self.output / "metrics.jsonl"
-        if path.exists() and path.stat().st_size:
-            lines = read_bytes(path).decode(errors="replace").splitlines()
-            write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= self.step))
 
 
-RESUMABLE = {"workers", "threads", "checkpoint_every", "val_every", "lr"}
-"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights."""
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf  # a line cut in half by the kill
-
-
-def _floats(module: nn.Module) -> list[Tensor]:
-    return [v for v in module.state_dict().values() if v.is_floating_point()]
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def environment() -> dict[str, str]:
-    """Versions that a run depends on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "opencv": cv2.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "commit": git_commit(),
-    }
-
-
-def git_commit() -> str:
-    """Commit of the code that is running, ``+dirty`` if it has changes; empty outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+dirty" if commit and git("status", "--porcelain", "-uno") else "")
-    except OSError:
-        return ""
-
-
-def train(config: TrainConfig, output: Path, *, resume: bool = False) -> Path:
-    """Train a model; see :class:`Trainer`."""
-    with needs("train"):
-        trainer = Trainer(config, output, resume=resume)
-    return trainer.run()
+def _same_classes(splits: list[Split]) -> tuple[ClassInfo, ...]:
+    for split in splits:
+        if split.classes != splits[0].classes:
+            raise UserError(f"{split.name} has other classes than {splits[0].name}")
+    return splits[0].classes

@@ -15,50 +15,67 @@ from edge_deeplab.models.layers import bilinear
 from edge_deeplab.training.config import TrainConfig
 
 
-def segmentation_loss(
-    logits: Tensor, label: Tensor, band: Tensor, config: TrainConfig, weights: Tensor | None = None
-) -> Tensor:
-    """Cross-entropy, heavier near contours and on rare classes, plus Dice for binary models.
+def pixel_weights(label: Tensor, band: Tensor, config: TrainConfig, classes: Tensor | None = None) -> Tensor:
+    """How much every pixel counts: 0 where ignored, more near contours and on rare classes.
 
-    The band follows PortraitNet's finding that the contour is where portraits are won; its weights
-    are normalised, so that their sum is that of an unweighted loss.
+    The band follows PortraitNet's finding that the contour is where portraits are won.
+
+    Args:
+        label: uint8 (N, H, W), 255 ignored.
+        band: uint8 (N, H, W), 1 near a contour.
+        config: Gives ``boundary_weight``.
+        classes: Weight of every class id, float32 (classes,); None: all alike.
+
+    Returns:
+        float32 (N, H, W).
+    """
+    known = label != IGNORE
+    weight = (1 + (config.boundary_weight - 1) * band) * known
+    if classes is not None:
+        weight = weight * classes[torch.where(known, label, 0).long()]
+    return weight
+
+
+def segmentation_loss(logits: Tensor, label: Tensor, weight: Tensor, config: TrainConfig) -> Tensor:
+    """Weighted mean of the cross-entropy over pixels.
 
     Args:
         logits: (N, K, h, w) at any stride, K = 1 for binary models.
         label: uint8 (N, H, W), 255 ignored.
-        band: uint8 (N, H, W), 1 near a contour.
-        config: Gives ``boundary_weight``, ``ohem`` and ``dice``.
-        weights: Weight of every class id, float32 (classes,); None: all alike.
+        weight: float32 (N, H, W), 0 where ignored; only its proportions matter.
+        config: Gives ``ohem``.
     """
     logits = bilinear(logits.float(), (label.shape[1], label.shape[2]))
-    known = label != IGNORE
-    weight = (1 + (config.boundary_weight - 1) * band) * known
-    if weights is not None:
-        weight = weight * weights[torch.where(known, label, 0).long()]
     if logits.shape[1] > 1:
         each = F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="none")
-        return _weighted_mean(each, weight, config.ohem)
-    target = (label == 1).float()
-    logit = logits[:, 0]
-    each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-    loss = _weighted_mean(each, weight, config.ohem)
-    if config.dice:
-        probability = torch.sigmoid(logit) * known
-        hits = (probability * target).sum((1, 2))
-        sizes = probability.sum((1, 2)) + (target * known).sum((1, 2))
-        # One pixel of smoothing: a picture without people and without false alarms costs nothing.
-        loss = loss + config.dice * (1 - (2 * hits + 1) / (sizes + 1)).mean()
-    return loss
-
-
-def _weighted_mean(each: Tensor, weight: Tensor, hardest: float) -> Tensor:
-    """Weighted mean over all pixels, or over the share ``hardest`` of those that count, by their loss."""
-    if hardest < 1:
-        each, weight = each.flatten(), weight.flatten()
-        count = max(1, round(hardest * int(weight.count_nonzero())))
-        chosen = torch.where(weight > 0, each.detach(), -1).topk(count, sorted=False).indices
-        each, weight = each[chosen], weight[chosen]
+    else:
+        each = F.binary_cross_entropy_with_logits(logits[:, 0], (label == 1).float(), reduction="none")
+    if config.ohem < 1:
+        each, weight = _hardest(each.flatten(), weight.flatten(), config.ohem)
     return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _hardest(each: Tensor, weight: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The share of the pixels that count with the highest loss, as TF DeepLab's hard example mining."""
+    count = max(1, round(share * int(weight.count_nonzero())))
+    chosen = torch.where(weight > 0, each.detach(), -1).topk(count, sorted=False).indices
+    return each[chosen], weight[chosen]
+
+
+def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """1 - Dice of the foreground, averaged over pictures, for a binary model.
+
+    Args:
+        logits: (N, 1, h, w) at any stride.
+        label: uint8 (N, H, W), 255 ignored.
+    """
+    known, target = label != IGNORE, (label == 1).float()
+    logit = bilinear(logits.float(), (label.shape[1], label.shape[2]))[:, 0]
+    probability = torch.sigmoid(logit) * known
+    hits = (probability * target).sum((1, 2))
+    sizes = probability.sum((1, 2)) + target.sum((1, 2))
+    # One pixel of smoothing: a picture without people and without false alarms costs nothing.
+    return (1 - (2 * hits + 1) / (sizes + 1)).mean()
 
 
 def class_weights(counts: Sequence[int], rule: Literal["median", "log"]) -> Tensor:

@@ -21,8 +21,8 @@ class Portraits:
 
     def __init__(self, config: TrainConfig, count: int, *, binary: bool) -> None:
         self.config, self.count, self.binary = config, count, binary
-        self.mild = Warp(config.size, MILD, fill=0.1)
-        self.wide = Warp(config.size, WIDE, fill=0.3)
+        self.mild = Warp(config.size, MILD, fill=0.1, resize=config.resize)
+        self.wide = Warp(config.size, WIDE, fill=0.3, resize=config.resize)
         self.photometric = photometric()
 
     def __call__(self, read: Read, epoch: int, index: int) -> Sample:

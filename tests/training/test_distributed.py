@@ -1,0 +1,210 @@
+"""Two real processes under torchrun, with gloo: the same run as one process makes, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge_deeplab.errors import UserError
+from edge_deeplab.training.config import TrainConfig
+from edge_deeplab.training.config_file import write_config
+from edge_deeplab.training.dataset import Batches
+from edge_deeplab.training.distributed import World, find_device
+from edge_deeplab.training.engine import Trainer, train
+from edge_deeplab.training.run_folder import STATE
+from tests.training.support import log_of, state_of
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+SLOWLY = (
+    "import time\n"
+    "from edge_deeplab.training import engine\n"
+    "step = engine.Trainer._train_step\n"
+    "engine.Trainer._train_step = lambda self, batch: (time.sleep(0.2), step(self, batch))[1]\n"
+    "from edge_deeplab.cli import main\n"
+    "import sys\n"
+    "raise SystemExit(main(sys.argv[1:]))\n"
+)
+"""The command line with a pause before every step, so that there is time to interfere."""
+
+
+@pytest.fixture
+def shared(config: TrainConfig) -> TrainConfig:
+    """What two processes can do exactly as one: batch norm does not look at the batch."""
+    return dataclasses.replace(config, epochs=2, norm="frozen", val_every=1, workers=1, lr=2e-3)
+
+
+def start(config: TrainConfig, folder: Path, *more: str, slowly: bool = False) -> subprocess.Popen[str]:
+    """Start ``edge-deeplab train`` in two processes, its words going to files in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    write_config(folder / "settings.yaml", config)
+    program = folder / "slow.py"
+    program.write_text(SLOWLY)
+    command = [str(program)] if slowly else ["-m", "edge_deeplab"]
+    words = ["train", "--config", str(folder / "settings.yaml"), "--output", str(folder / "run"), *more]
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.check=0", "OMP_NUM_THREADS": "1"}
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        return subprocess.Popen(
+            [*TORCHRUN, *command, *words], stdout=out, stderr=err, text=True, env=environment
+        )
+
+
+def words_of(folder: Path) -> list[str]:
+    """Our own messages, without torchrun's; one may stand behind the other process's progress bar."""
+    return re.findall(r"edge-deeplab: .*", (folder / "err").read_text())
+
+
+def run_two(config: TrainConfig, folder: Path, *more: str) -> int:
+    return start(config, folder, *more).wait(timeout=900)
+
+
+def assert_close(ours: Path, theirs: Path, tolerance: float) -> None:
+    (a, header_a), (b, header_b) = state_of(ours), state_of(theirs)
+    assert a.keys() == b.keys()
+    assert header_a["step"] == header_b["step"]
+    assert float(header_a["best"]) == pytest.approx(float(header_b["best"]), abs=1e-6)
+    for name in a:
+        assert float((a[name].double() - b[name].double()).abs().max()) <= tolerance, name
+    ours_log, theirs_log = log_of(ours), log_of(theirs)
+    assert [record["step"] for record in ours_log] == [record["step"] for record in theirs_log]
+    for mine, its in zip(ours_log, theirs_log, strict=True):
+        for key in {"loss", "foreground_iou", "miou", "pixel_accuracy"} & mine.keys():
+            assert mine[key] == pytest.approx(its[key], abs=1e-6), key
+
+
+# -- the same as one process -------------------------------------------------------------------------
+
+
+def test_two_processes_make_the_run_of_one(tmp_path: Path, shared: TrainConfig) -> None:
+    train(shared, tmp_path / "one")
+    assert run_two(shared, tmp_path / "two") == 0, (tmp_path / "two" / "err").read_text()
+    assert words_of(tmp_path / "two") == []
+    assert (tmp_path / "two" / "out").read_text().count("best model") == 1
+    assert_close(tmp_path / "two" / "run", tmp_path / "one", 2e-6)
+
+
+def test_a_run_of_two_goes_on_as_a_run_of_one(tmp_path: Path, shared: TrainConfig) -> None:
+    train(shared, tmp_path / "one")
+    process = start(dataclasses.replace(shared, checkpoint_every=1), tmp_path / "two", slowly=True)
+    try:
+        state = tmp_path / "two" / "run" / STATE
+        wait_for(state, process, tmp_path / "two")
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
+    assert 1 <= int(state_of(tmp_path / "two" / "run")[1]["step"]) < 6
+    train(shared, tmp_path / "two" / "run", resume=True)
+    assert_close(tmp_path / "two" / "run", tmp_path / "one", 2e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_same_step(tmp_path: Path, shared: TrainConfig, parts: int) -> None:
+    settings = dataclasses.replace(shared, workers=0)
+    train(settings, tmp_path / "whole")
+    train(dataclasses.replace(settings, accumulate=parts), tmp_path / "parts")
+    assert_close(tmp_path / "parts", tmp_path / "whole", 2e-6)
+
+
+def test_every_process_has_its_share_of_every_batch(config: TrainConfig) -> None:
+    place = torch.device("cpu")
+    whole = list(Batches(14, config, 0, 6))
+    shares = [list(Batches(14, config, 0, 6, World(place, rank, 2))) for rank in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    assert all(len(batch) == 2 for share in shares for batch in share)
+
+
+# -- how it ends -------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    """The training processes that torchrun started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + 600
+    while not path.exists():
+        assert process.poll() is None, (folder / "err").read_text()
+        assert time.monotonic() < deadline, "nothing after ten minutes"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_all_with_one_message(tmp_path: Path, shared: TrainConfig, victim: int) -> None:
+    settings = dataclasses.replace(shared, epochs=200, workers=1)
+    process = start(settings, tmp_path, slowly=True)
+    try:
+        wait_for(tmp_path / "run" / STATE, process, tmp_path)
+        time.sleep(0.3)
+        ranks = children(process.pid)
+        assert len(ranks) == 2
+        os.kill(ranks[victim], signal.SIGKILL)
+        assert process.wait(timeout=120) != 0
+    finally:
+        process.kill()
+    (message,) = words_of(tmp_path)
+    assert "one of the run's 2 processes has ended" in message
+    assert "--resume" in message
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < deadline, "a process stayed"
+        time.sleep(0.1)
+    # What it left is whole, and one process can go on with it.
+    tensors, header = state_of(tmp_path / "run")
+    assert int(header["step"]) >= 2
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_an_error_in_one_process_is_told_once(tmp_path: Path, people: Path, shared: TrainConfig) -> None:
+    shutil.copytree(people, tmp_path / "people")
+    path = tmp_path / "people" / "train" / "images" / "05.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    settings = dataclasses.replace(shared, data=(f"folder:{tmp_path / 'people'}",))
+    assert run_two(settings, tmp_path / "two") != 0
+    (message,) = words_of(tmp_path / "two")
+    assert "05.png: the file is cut short" in message
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 5, "norm": "frozen"}, "--batch 5 cannot be split evenly over 2 processes"),
+        ({"batch": 2, "norm": "batch"}, "every part of a batch needs two pictures for batch norm"),
+        ({"norm": "sync"}, "--norm sync needs CUDA"),
+    ],
+)
+def test_settings_that_two_processes_cannot_take(
+    tmp_path: Path, config: TrainConfig, changes: dict[str, Any], words: str
+) -> None:
+    world = World(torch.device("cpu"), 0, 2)
+    with pytest.raises(UserError, match=words):
+        Trainer(dataclasses.replace(config, **changes), tmp_path / "run", world=world)
+
+
+@pytest.mark.parametrize("name", ["meta", "cuda:99", "nonsense", ""])
+def test_devices_that_cannot_be_used(name: str) -> None:
+    with pytest.raises(UserError, match=f"device '{name}' cannot be used: ."):
+        find_device(name)

@@ -276,9 +276,7 @@ def _batch_profile(api: Api, builder: Any, network: Any, config: Any, batch: tup
     if shape[0] >= 0:
         return None
     if any(axis < 0 for axis in shape[1:]):
-        raise UserError(
-            "an engine has one input size: export the model with --size instead of --dynamic size"
-        )
+        raise UserError("an engine has one input size: prepare the model with --size, not --dynamic size")
     profile = builder.create_optimization_profile()
     profile.set_shape(given.name, *((size, *shape[1:]) for size in batch))
     if config.add_optimization_profile(profile) < 0:

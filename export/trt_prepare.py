@@ -89,6 +89,7 @@ def graph_precision(path: Path) -> GraphPrecision:
     with needs("trt"):
         import onnxruntime as ort
     settings = ort.SessionOptions()
+    settings.log_severity_level = 3
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

@@ -132,9 +132,7 @@ class BindingsDevice(Device):
         error, *values = getattr(self._cuda, function)(*arguments)
         if error != self._cuda.cudaError_t.cudaSuccess:
             _, text = self._cuda.cudaGetErrorString(error)
-            raise CudaError(
-                f"no GPU can be used, or not any more: {text.decode()} ({function}); see nvidia-smi"
-            )
+            raise CudaError(f"the GPU cannot be used: {text.decode()} ({function}); see nvidia-smi")
         return values[0] if values else None
 
     def activate(self) -> None:

@@ -216,8 +216,8 @@ def _uint8_only_at_the_ends(model: onnx.ModelProto) -> Iterator[str]:
 
     kinds, floats = _types(model), (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     for node in model.graph.node:
-        if node.op_type in ("Transpose", "Identity"):
-            continue  # moves bytes, of whatever type
+        if node.op_type in ("Transpose", "Identity", "QuantizeLinear", "DequantizeLinear"):
+            continue  # moves bytes, of whatever type; or has a rule of its own
         for name in node.input:
             if kinds.get(name) == onnx.TensorProto.UINT8 and not (
                 node.op_type == "Cast" and _attribute(node, "to") in floats

@@ -200,6 +200,17 @@ def scratch(folder: Path) -> Path:
     return path
 
 
+@cache
+def nano_engine(folder: Path, dynamic: tuple[str, ...] = ()) -> Path:
+    """The same network as a TensorRT engine for this machine's GPU."""
+    checkpoint = nano_checkpoint(folder)
+    from edge_deeplab.export import Options, export_model
+
+    path = folder / "-".join(["nano", *dynamic, "x.engine"])
+    export_model(str(checkpoint), "trt", path, Options(dynamic=dynamic))
+    return path
+
+
 MAKERS: dict[str, dict[str, Callable[[Path], Path]]] = {
     ".safetensors": {"checkpoint": nano_checkpoint},
     ".onnx": {
@@ -211,6 +222,10 @@ MAKERS: dict[str, dict[str, Callable[[Path], Path]]] = {
         "fp16": lambda folder: nano_tflite(folder, "fp16"),
         "int8 dynamic": lambda folder: nano_tflite(folder, "int8-dynamic"),
         "int8": lambda folder: nano_tflite(folder, "int8", "uint8"),
+    },
+    ".engine": {
+        "fixed": nano_engine,
+        "dynamic": lambda folder: nano_engine(folder, dynamic=("batch",)),
     },
 }
 """Suffix -> artefacts that ``test_contract.py`` opens. A new runtime's suffix goes here."""

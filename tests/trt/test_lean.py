@@ -66,7 +66,7 @@ print(log.reason(), flush=True)
     ids=["nothing", "empty", "garbage"],
 )
 def test_without_a_gpu_it_crashes(use: str) -> None:
-    """The reason why the project asks CUDA for a GPU first: even freeing a runtime is a segmentation fault."""
+    """Why the project asks CUDA for a GPU first: even freeing a runtime is a segmentation fault."""
     done = run(f"made = trt.Runtime(trt.Logger())\n{use}\ndel made\nprint('alive', flush=True)")
     assert done.returncode < 0, done.stdout + done.stderr
     assert "alive" not in done.stdout

@@ -232,8 +232,8 @@ TARGET = Target(
     extra="trt",
     tolerances={
         "fp32": Tolerance(logits=1e-2, agreement=0.9995, iou_drop=0.001),
-        "fp16": Tolerance(logits=None, agreement=0.998, iou_drop=0.001),
-        "int8": Tolerance(logits=None, agreement=0.97, iou_drop=0.005, masks_decide=True),
+        "fp16": Tolerance(logits=None, agreement=0.999, iou_drop=0.001),
+        "int8": Tolerance(logits=None, agreement=0.99, iou_drop=0.005, masks_decide=True),
     },
     write=write,
     layouts=("NCHW", "NHWC"),

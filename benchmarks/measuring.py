@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, paired ratios with their uncertainty, tables.
+"""What the benchmark scripts share: interleaved timing; ratios and tables are ``edge_deeplab.bench``'s.
 
 Milliseconds belong to one machine at one moment: its clock, its heat and its other processes move
 them by more than the differences of interest. So alternatives always take turns within one run, and
@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_deeplab.bench import conditions
+from edge_deeplab.bench.stats import Milliseconds, paired_ratio
+from edge_deeplab.bench.tables import as_text
 from edge_deeplab.cli.arguments import bar
 from edge_deeplab.errors import UserError
-from edge_deeplab.version import __version__
 
-Milliseconds = NDArray[np.float64]
-"""Times of one alternative, (rounds,); equal indices of two alternatives form a pair."""
+__all__ = [
+    "ROOT",
+    "SHARED",
+    "Milliseconds",
+    "as_text",
+    "bar",
+    "exit_status",
+    "interleaved",
+    "machine",
+    "paired_ratio",
+    "shared_folder",
+    "warn_if_busy",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -76,60 +85,13 @@ def interleaved(
     return times
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as long something takes, with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f}–{self.high:.2f})"
-
-
-def paired_ratio(times: Milliseconds, base: Milliseconds, *, resamples: int = 2000) -> Ratio:
-    """Median over rounds of ``times / base``.
-
-    Each quotient is of two times taken in the same round, so whatever slows a whole round cancels.
-    Drawing the rounds again with replacement shows how far the median hangs on which rounds we got;
-    that takes rounds as independent, so a slow drift that favours one side would go unseen.
-
-    Args:
-        times, base: (rounds,) each, same rounds in the same order.
-        resamples: Bootstrap draws.
-    """
-    quotients = times / base
-    draws = np.random.default_rng(0).integers(0, len(quotients), (resamples, len(quotients)))
-    low, high = np.percentile(np.median(quotients[draws], axis=1), (2.5, 97.5))
-    return Ratio(float(np.median(quotients)), float(low), float(high))
-
-
 # -- surroundings ------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, str | int]:
     """What the figures depend on, without names of people, hosts or folders."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count() or 0,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "edge_deeplab": __version__,
-    }
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":  # absent on most ARM kernels
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    here = conditions.machine()
+    return {"cpu": here.cpu, "cores": here.cores or 0, "system": here.system, **here.versions}
 
 
 def load_average() -> float:
@@ -153,29 +115,6 @@ def shared_folder(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"no folder {path}: the data are not part of the project; name theirs with --shared")
     return path
-
-
-# -- tables ------------------------------------------------------------------------------------
-
-Rows = Sequence[Sequence[str]]
-"""Cells; the first row holds the titles, the first column the names."""
-
-
-def as_text(rows: Rows) -> str:
-    """The table for a terminal: names to the left, figures to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{c:<{w}}" if k == 0 else f"{c:>{w}}" for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-
-
-def as_markdown(rows: Rows) -> str:
-    """The same table in Markdown."""
-    ruler = ["---", *("---:" for _ in rows[0][1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], ruler, *rows[1:]))
 
 
 # -- scripts -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The benchmark scripts: their arithmetic, the decoding of every peer, and that they start."""
+"""The benchmark scripts: their timing, what they pass on, and that they start."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
-from edge_deeplab.evaluation import evaluate
+from edge_deeplab.bench.peers import KNOWN
+from edge_deeplab.cli import parser
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-SHARED = BENCHMARKS.parent.parent / "shared"
-SCRIPTS = ("peers", "depthwise", "training_step")
-
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "peers").is_dir(), reason="no ../shared with peers and data beside the checkout"
-)
+SCRIPTS = ("peers", "harness", "depthwise", "training_step")
 
 
 @pytest.fixture(autouse=True)
@@ -49,35 +44,6 @@ def script(name: str) -> ModuleType:
 # -- measuring -------------------------------------------------------------------------------------
 
 
-def noisy_pairs(rng: np.random.Generator, ratio: float, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times whose quotient has the median ``ratio``, both slowed threefold from the middle on."""
-    drift = np.where(np.arange(rounds) < rounds // 2, 1.0, 3.0)
-    base = drift * rng.lognormal(0, 0.05, rounds)
-    return ratio * drift * rng.lognormal(0, 0.05, rounds), base
-
-
-def test_ratio_of_exact_pairs_is_exact(measuring: ModuleType) -> None:
-    base = np.array([1.0, 5.0, 2.0, 9.0])
-    found = measuring.paired_ratio(2.5 * base, base)
-    assert (found.value, found.low, found.high) == (2.5, 2.5, 2.5)
-    assert str(found) == "2.50 (2.50–2.50)"
-
-
-def test_drift_common_to_a_round_cancels(measuring: ModuleType, rng: np.random.Generator) -> None:
-    found = measuring.paired_ratio(*noisy_pairs(rng, 1.4, 200))
-    assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx(1.4, rel=0.03)
-    assert found.high - found.low < 0.08
-
-
-def test_interval_covers_the_truth_about_19_times_in_20(
-    measuring: ModuleType, rng: np.random.Generator
-) -> None:
-    intervals = [measuring.paired_ratio(*noisy_pairs(rng, 1.4, 60), resamples=400) for _ in range(300)]
-    covered = np.mean([i.low <= 1.4 <= i.high for i in intervals])
-    assert 0.90 <= covered <= 0.99
-
-
 def test_everyone_has_one_timed_turn_a_round_after_a_lead_in(measuring: ModuleType) -> None:
     turns: list[tuple[str, int]] = []
 
@@ -96,57 +62,26 @@ def test_everyone_has_one_timed_turn_a_round_after_a_lead_in(measuring: ModuleTy
     assert len({tuple(name for name, _ in r) for r in rounds}) > 1  # not always the same order
 
 
-def test_tables(measuring: ModuleType) -> None:
-    rows = [["model", "ms"], ["portrait", "7.1"], ["x", "120.0"]]
-    assert measuring.as_text(rows) == "model        ms\nportrait    7.1\nx         120.0"
-    assert measuring.as_markdown(rows) == "| model | ms |\n| --- | ---: |\n| portrait | 7.1 |\n| x | 120.0 |"
-
-
 # -- peers -------------------------------------------------------------------------------------------
 
 
-def test_voc_person_agrees_with_argmax(peers: ModuleType, rng: np.random.Generator) -> None:
-    raw = rng.standard_normal((1, 9, 7, 21)).astype(np.float32)
-    raw[..., 15] += 1
-    expected = raw[0].argmax(-1) == 15
-    assert expected.any()
-    assert np.array_equal(peers.voc_person(raw) > 0, expected)
+def test_all_peers_all_data_and_the_users_own_options(peers: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "peers").mkdir()
+    for file in KNOWN:
+        (tmp_path / "peers" / file).write_bytes(b"x")
+    words = peers.arguments(tmp_path, ["portrait"], ["--rounds", "5"])
+    args = parser().parse_args(words)
+    assert args.models == ["portrait"]
+    assert [Path(p).name for p in args.peer] == list(KNOWN)
+    assert args.data == [f"folder:{tmp_path / 'data' / name}" for name in peers.DATA]
+    assert args.rounds == 5
 
 
-def test_two_logits_and_two_planes_agree(peers: ModuleType, rng: np.random.Generator) -> None:
-    raw = rng.standard_normal((1, 9, 7, 2)).astype(np.float32)
-    margin = peers.two_logits(raw)
-    assert np.array_equal(peers.two_planes(raw.transpose(0, 3, 1, 2)), margin)
-    share = np.exp(raw[0, ..., 1]) / np.exp(raw[0]).sum(-1)
-    assert np.array_equal(margin > 0, share > 0.5)
-
-
-# IoU of the first eight pictures of eg/val; a wrong scale, channel order or output plane shows.
-FIRST_EIGHT = {
-    "slim 512": 0.971,
-    "sinet 320": 0.958,
-    "mnv3 256": 0.956,
-    "mediapipe 256": 0.9525,
-    "aiseg 513": 0.930,
-    "google 257": 0.865,
-}
-
-
-def test_every_peer_has_an_expectation(peers: ModuleType) -> None:
-    assert [peer.name for peer in peers.PEERS] == list(FIRST_EIGHT)
-
-
-@needs_shared
-@pytest.mark.parametrize("name", FIRST_EIGHT)
-def test_peer_is_fed_and_read_rightly(peers: ModuleType, name: str) -> None:
-    peer = next(p for p in peers.PEERS if p.name == name)
-    for library in ("ai_edge_litert",) if peer.file.endswith(".tflite") else ("onnx", "onnxruntime"):
-        pytest.importorskip(library, reason=f"{library} is not installed")
-    split = peers.splits(SHARED, 8)[0]
-    contender = peers.open_peer(peer, SHARED, 1)
-    assert evaluate(contender.segment, split, boundary=False).foreground_iou == pytest.approx(
-        FIRST_EIGHT[name], abs=0.002
-    )
+def test_a_missing_peer_is_one_line(
+    peers: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert peers.main(["--shared", str(tmp_path)]) == 2
+    assert "is missing" in capsys.readouterr().err
 
 
 def test_absent_folder_is_one_line(
@@ -211,7 +146,7 @@ def test_settings_differ_from_the_shipped_one() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help(name: str) -> None:
-    if name != "peers":
+    if name in ("depthwise", "training_step"):
         pytest.importorskip("torch", reason="torch is not installed")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"],
@@ -220,4 +155,4 @@ def test_help(name: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "--rounds" in done.stdout and "--threads" in done.stdout
+    assert done.stdout.startswith("usage: ")

@@ -1,0 +1,149 @@
+"""``edge-deeplab bench``: a real run, what it writes, its comparison for CI, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_deeplab.bench.record import Result
+from tests.bench.conftest import make_entry, make_result, quiet_turns
+from tests.cli.support import Run
+from tests.conftest import MakePeople
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+QUICK = ["--min-queries", "5", "--min-seconds", "0.01", "--rounds", "3", "--loads", "1", "--frame", "60x40"]
+
+
+def test_a_run_writes_all_reports(run: Run, toy: Path, tmp_path: Path, make_people: MakePeople) -> None:
+    data = make_people(tmp_path / "people", train=1, val=2)
+    out = tmp_path / "out"
+    done = run("bench", toy, "--threads", "1,2", "--data", f"folder:{data}", "--output", out, *QUICK)
+    assert done.status == 0, done.err
+    assert {p.name for p in out.iterdir()} == {"bench.json", "bench.md", "bench.html"}
+    result = Result.load(out / "bench.json")
+    assert [e.name for e in result.entries] == ["toy.onnx, 1 thread", "toy.onnx, 2 threads"]
+    assert [e.threads for e in result.entries] == [1, 2]
+    assert result.frame == (40, 60)
+    assert all(e.accuracy[0].images == 2 for e in result.entries)
+    for report in (done.out, (out / "bench.md").read_text(), (out / "bench.html").read_text()):
+        assert f"{result.entries[0].stages['pipeline'].p90:.2f}" in report
+        assert f"{result.entries[0].accuracy[0].foreground_iou:.4f}" in report
+    assert f"written to {out}" in done.out
+
+
+def test_json_alone(run: Run, toy: Path, tmp_path: Path) -> None:
+    assert run("bench", toy, "--json", tmp_path / "r.json", *QUICK).status == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+    assert json.loads((tmp_path / "r.json").read_text())["format"] == 1
+
+
+def test_reports_of_several_results(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in "ab":
+        make_result(make_entry(name, quiet_turns(rng, 7.0))).save(tmp_path / f"{name}.json")
+    done = run("bench", "report", tmp_path / "a.json", tmp_path / "b.json", "--output", tmp_path / "out")
+    assert done.status == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"bench.md", "bench.html"}
+    assert (tmp_path / "out" / "bench.html").read_text().count("<h2>Figures</h2>") == 2
+
+
+# -- comparison ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path, rng: np.random.Generator) -> Callable[[float], Path]:
+    def at(level: float) -> Path:
+        path = tmp_path / f"{level}.json"
+        make_result(make_entry("m", quiet_turns(rng, level))).save(path)
+        return path
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("after", "options", "status", "verdict"),
+    [
+        (12.0, ["--fail-above", "5%"], 1, "slower"),
+        (12.0, ["--fail-above", "30"], 0, "same"),
+        (12.0, [], 0, "slower"),
+        (10.0, ["--fail-above", "5%"], 0, "same"),
+        (8.0, ["--fail-above", "5%"], 0, "faster"),
+    ],
+)
+def test_compare_for_ci(
+    run: Run, results: Callable[[float], Path], after: float, options: list[str], status: int, verdict: str
+) -> None:
+    done = run("bench", "compare", results(10.0), results(after), *options)
+    assert (done.status, done.err) == (status, "")
+    assert verdict in done.out.splitlines()[1]
+
+
+# -- mistakes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["nothing to measure"]),
+        (["gone"], ["no model 'gone'"]),
+        (["TOY", "--device", "ftp://host"], ["no device 'ftp://host'", "local"]),
+        (["TOY", "--device", "local:1"], ["this machine is just local"]),
+        (["TOY", "--threads", "0"], ["--threads", "at least 1"]),
+        (["TOY", "--threads", "1,,2"], ["--threads"]),
+        (["TOY", "--frame", "640"], ["no frame size", "WIDTHxHEIGHT"]),
+        (["TOY", "--size", "10x10"], ["--size", "between 32 and 8192"]),
+        (["TOY", "--cpus", "3-1"], ["no list of cores"]),
+        (["TOY", "--cpus", "4095"], ["cannot pin to cores 4095"]),
+        (["TOY", "--min-seconds", "-1"], ["must be a number above 0"]),
+        (["TOY", "--fps", "nan"], ["must be a number above 0"]),
+        (["TOY", "--scenario", "server"], ["--scenario"]),
+        (["TOY", "--frames", "gone.png"], ["cannot read gone.png"]),
+        (["TOY", "--data", "folder:gone"], ["gone"]),
+        (["TOY", "--peer", "gone.tflite"], ["no peer gone.tflite"]),
+        (["TOY", "--peer", "TOY"], ["say how to feed and read it"]),
+        (["TOY", "--provider", "warp"], ["nothing could be measured", "no warp"]),
+        (["TOY", "--size", "128x128"], ["nothing could be measured", "fixed input of 64x96"]),
+        (["compare", "a.json"], ["compare takes two results"]),
+        (["compare", "a.json", "b.json"], ["cannot read a.json"]),
+        (["compare", "TOY", "TOY"], ["is no result", "not UTF-8 text"]),
+        (["report"], ["report takes results"]),
+        (["TOY", "--fail-above", "much"], ["no percentage"]),
+    ],
+)
+def test_a_mistake_is_one_line(
+    run: Run,
+    toy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = [str(toy) if word == "TOY" else word for word in arguments]
+    short = [] if arguments[:1] in (["compare"], ["report"]) else QUICK
+    if "--frame" in typed:
+        short = short[:-2]
+    for option in {"--min-seconds"} & set(typed):
+        at = short.index(option)
+        short = short[:at] + short[at + 2 :]
+    run("bench", *typed, *short).refused(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_written_are_told_before_measuring(run: Run, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    run("bench", toy, "--output", tmp_path / "file", *QUICK).refused("is a file; give a folder")
+    run("bench", toy, "--json", tmp_path, *QUICK).refused("is a folder; give a file name")
+
+
+def test_a_full_disk_leaves_nothing(
+    run: Run, toy: Path, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(2000):
+        run("bench", toy, "--output", tmp_path / "out", *QUICK).refused("cannot write", "bench.json")
+    assert not (tmp_path / "out").exists()

@@ -25,7 +25,6 @@ import random_tflite
 from measuring import (
     SHARED,
     Milliseconds,
-    as_markdown,
     as_text,
     exit_status,
     interleaved,
@@ -35,8 +34,10 @@ from measuring import (
     shared_folder,
     warn_if_busy,
 )
-from peers import PEERS, open_peer, webcam_frames
 
+from edge_deeplab.bench.frames import decode, frames_from
+from edge_deeplab.bench.peers import KNOWN, Peer
+from edge_deeplab.bench.tables import as_markdown
 from edge_deeplab.cli.arguments import positive
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import write_text
@@ -45,7 +46,7 @@ from edge_deeplab.models.variants import VARIANTS, Architecture
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import PERSON_CLASSES, InputContract
 
-FAST_PEERS = ("mnv3 256", "mediapipe 256")
+FAST_PEERS = ("mnv3_seg_float.tflite", "mediapipe_selfie_segmentation_256.tflite")
 AT_ONCE = 6
 """Candidates that take turns with the peers; more would push each other's weights out of the caches."""
 
@@ -125,22 +126,22 @@ def cpu_times(calls: dict[str, Call], rounds: int) -> dict[str, Milliseconds]:
 def run(args: argparse.Namespace) -> None:
     """Time all candidates, a few at once beside the peers."""
     shared = shared_folder(args.shared)
-    frames = webcam_frames(shared)
+    frames = decode(frames_from(shared / "video", 480, 640))
     cv2.setNumThreads(1)
     warn_if_busy()
     load = load_average()
-    fast = [open_peer(p, shared, 1) for p in PEERS if p.name in FAST_PEERS]
+    fast = {KNOWN[file][0]: Peer(str(shared / "peers" / file), KNOWN[file][1], 1) for file in FAST_PEERS}
     everyone = [c for c in candidates(args.sizes, args.variants) if not args.only or args.only in c.title]
     if not everyone:
         raise UserError(f"no candidate is called {args.only!r}")
-    title_row = ["candidate", "MB", "p50 ms", *(f"times {peer.name} (95 %)" for peer in fast)]
+    title_row = ["candidate", "MB", "p50 ms", *(f"times {name} (95 %)" for name in fast)]
     rows, record = [title_row], []
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(everyone), AT_ONCE):
             group = everyone[start : start + AT_ONCE]
             files = {c.title: write(c, Path(folder)) for c in group}
             runtimes = {name: open_model(path, threads=1) for name, path in files.items()}
-            calls = {peer.name: on(frames, peer.segment) for peer in fast}
+            calls: dict[str, Call] = {name: on(frames, peer.segment) for name, peer in fast.items()}
             calls |= {name: on(frames, runtime.segment) for name, runtime in runtimes.items()}
             if args.cpu_time:
                 times = cpu_times(calls, args.rounds)
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
                 times = interleaved(calls, rounds=args.rounds, lead_in=1, title=f"{start + len(group)}")
             for candidate in group:
                 ms, size = times[candidate.title], files[candidate.title].stat().st_size
-                ratios = [paired_ratio(ms, times[peer.name]) for peer in fast]
+                ratios = [paired_ratio(ms, times[name]) for name in fast]
                 cells = [f"{size / 1e6:.2f}", f"{np.percentile(ms, 50):.2f}", *map(str, ratios)]
                 rows.append([candidate.title, *cells])
                 record.append(
@@ -158,7 +159,7 @@ def run(args: argparse.Namespace) -> None:
                         "size": candidate.size,
                         "bytes": size,
                         "p50_ms": float(np.percentile(ms, 50)),
-                        "ratios": {p.name: asdict(r) for p, r in zip(fast, ratios, strict=True)},
+                        "ratios": {name: asdict(r) for name, r in zip(fast, ratios, strict=True)},
                     }
                 )
             for runtime in runtimes.values():

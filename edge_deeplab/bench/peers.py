@@ -25,6 +25,7 @@ from edge_deeplab.errors import UserError, needs
 from edge_deeplab.files import read_bytes
 from edge_deeplab.imaging import Floats, Frame, Labels
 from edge_deeplab.runtimes import Times
+from edge_deeplab.runtimes.tflite_delegation import delegation_of
 
 HALF = (127.5,)
 
@@ -192,9 +193,8 @@ class LiteRt(Engine):
         return (raw.astype(np.float32) - zero) * np.float32(scale)
 
     def _delegate(self) -> str:
-        names = [node["op_name"] for node in self._interpreter._get_ops_details()]
-        partitions = names.count("DELEGATE")
-        return f"XNNPACK in {partitions} partition{'s' * (partitions > 1)}" if partitions else "none"
+        found = delegation_of(self._interpreter._get_ops_details())
+        return f"XNNPACK, {found}" if found.partitions else "none"
 
 
 class Ort(Engine):

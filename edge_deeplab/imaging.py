@@ -379,6 +379,12 @@ def sigmoid(logits: Floats) -> Floats:
     return np.reciprocal(exponential + 1, dtype=np.float32).reshape(logits.shape)
 
 
+def logit(probability: Floats) -> Floats:
+    """log(p / (1 - p)), float32, any shape; the inverse of :func:`sigmoid`, within -16 and 16."""
+    p = np.clip(probability, 1.2e-7, 1 - 1.2e-7).astype(np.float32)
+    return np.log(p / (1 - p))
+
+
 # -- mask -> picture ---------------------------------------------------------------------------
 
 

@@ -60,6 +60,19 @@ class Segmentation:
         return imaging.sigmoid(self.scores)
 
     @property
+    def logits(self) -> Floats:
+        """How sure the model is of the foreground, float32 (H, W): what averaging over time works on.
+
+        Logits, shifted so that they are positive where ``labels`` say foreground, whatever the threshold.
+        Models without scores answer -16 and 16 for background and everything else.
+        """
+        if self.scores is None:
+            return np.where(self.labels > 0, np.float32(16), np.float32(-16))
+        logits = imaging.logit(self.scores) if self.contract.head == "probability" else self.scores
+        cut = np.float32(self.contract.logit_threshold)
+        return logits - cut if cut else logits
+
+    @property
     def alpha(self) -> Labels:
         """8-bit opacity (H, W): soft for binary models, 255 on every class but background otherwise."""
         if self.probability is not None:

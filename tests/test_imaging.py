@@ -846,3 +846,9 @@ def test_cutout_carries_the_probability_as_alpha(rng: np.random.Generator) -> No
     assert result.dtype == np.uint8
     # 127.5 goes to the even neighbour.
     assert result[..., 3].tolist() == [[0, 255, 128], [26, 255, 1]]
+
+
+def test_logit_is_the_inverse_of_sigmoid() -> None:
+    logits = np.linspace(-12, 12, 49, dtype=np.float32)
+    assert np.allclose(imaging.logit(imaging.sigmoid(logits)), logits, atol=0.02 * np.abs(logits).max())
+    assert np.abs(imaging.logit(np.array([0, 1], np.float32))).max() < 16.2

@@ -22,7 +22,8 @@ from tests.runtimes.artefacts import picture, toy_onnx
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"version", "errors", "files", "plugins", "spec", "imaging", "metrics"},
+    {"version", "errors", "files", "plugins", "spec", "imaging", "metrics"}
+    | {"refine", "temporal", "matte", "composite"},
     {"data", "evaluation"},
     {"zoo", "runtimes"},
     {"bench"},

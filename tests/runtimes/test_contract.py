@@ -158,6 +158,13 @@ def test_probability_and_labels_say_the_same(model: Runtime) -> None:
     assert (result.alpha.dtype, result.alpha.shape) == (np.uint8, (37, 53))
 
 
+def test_logits_are_positive_where_the_labels_say_foreground(model: Runtime) -> None:
+    result = model.segment(FRAMES["odd size"])
+    assert (result.logits.dtype, result.logits.shape) == (np.float32, (37, 53))
+    certain = sure(result) if result.scores is not None else np.full((37, 53), True)
+    np.testing.assert_array_equal((result.logits >= 0)[certain], (result.labels > 0)[certain])
+
+
 def test_the_answer_knows_its_model(model: Runtime) -> None:
     assert model.segment(FRAMES["one pixel"]).contract == model.contract
     assert model.contract.name == "random nano"

@@ -1,0 +1,61 @@
+"""Arguments that the demos share. Imports nothing heavy: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from edge_deeplab.cli.arguments import add_runtime_options
+
+if TYPE_CHECKING:
+    from edge_deeplab.demos.views import View
+
+SIDE_BY_SIDE = "side-by-side"
+
+MODES = {"blur": "B", "replace": "R", "cutout": "C", "mask": "M", SIDE_BY_SIDE: "S"}
+"""Every mode, and the key that chooses it in a window."""
+
+
+def strength(text: str) -> float:
+    """A number from 0.1 to 5."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 5:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0.1 to 5")
+    return value
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """``--model``, what is done with the background, and how the model runs."""
+    parser.add_argument(
+        "--model",
+        default="portrait",
+        metavar="MODEL",
+        help="a shipped name, a checkpoint or an artefact; default: portrait",
+    )
+    parser.add_argument("--mode", choices=tuple(MODES), help="default: blur, or replace with --background")
+    parser.add_argument(
+        "--background",
+        metavar="WHAT",
+        help="for replace: a picture, a film, or a colour (a name, or RRGGBB as in 00b140)",
+    )
+    parser.add_argument(
+        "--strength", type=strength, default=1.0, metavar="X", help="of the blur, 0.1 to 5; default: 1"
+    )
+    parser.add_argument(
+        "--no-refine", action="store_true", help="leave the mask's edges as the network drew them"
+    )
+    add_runtime_options(parser)
+
+
+def view_from(args: argparse.Namespace) -> View:
+    """The view that the options ask for."""
+    from edge_deeplab.demos.views import View, open_background
+
+    background = open_background(args.background or "sky")
+    view = View("replace" if args.background else "blur", background, args.strength)
+    if args.mode:
+        view.mode = args.mode
+    return view

@@ -11,6 +11,7 @@ import cv2
 from torch.utils.tensorboard import SummaryWriter
 
 from edge_deeplab import imaging
+from edge_deeplab.errors import UserError, because
 from edge_deeplab.files import read_bytes, write_text
 from edge_deeplab.imaging import Frame
 from edge_deeplab.training.config import TrainConfig
@@ -57,11 +58,16 @@ class RunFolder:
 
     def log(self, record: dict[str, Any], *, scalars: dict[str, float] | None = None) -> None:
         """Add a line to ``metrics.jsonl``, and ``scalars`` to TensorBoard at ``record["step"]``."""
-        with self._log.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        for tag, value in (scalars or {}).items():
-            if self._board is not None and math.isfinite(value):
-                self._board.add_scalar(tag, value, record["step"])
+        try:
+            with self._log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            for tag, value in (scalars or {}).items():
+                if self._board is not None and math.isfinite(value):
+                    self._board.add_scalar(tag, value, record["step"])
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {self.path}: {because(error)}; --resume once it can"
+            ) from error
 
     def picture(self, step: int, sheet: Frame) -> None:
         """Keep a picture (BGR) under ``samples/`` and in TensorBoard."""

@@ -44,7 +44,9 @@ class Step:
     ) -> None:
         self.config, self.world, self.networks, self.optimizer = config, world, networks, optimizer
         self.objective = Objective(config)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+        # Rounding to 8 bits is simulated in float32: bfloat16 would round a second time.
+        self.dtype = torch.float32 if config.qat else DTYPES[config.precision]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
         shape = (1, 3, 1, 1)
         self.mean = torch.tensor(contract.mean, device=world.device).view(shape)
         self.std = torch.tensor(contract.std, device=world.device).view(shape)
@@ -73,9 +75,7 @@ class Step:
             ]
             first += len(part.image)
             with self._without_exchange(last=number == len(parts) - 1):
-                with torch.autocast(
-                    world.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"
-                ):
+                with torch.autocast(world.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     logits = self.networks.forward(part.image)
                 share = self.objective(logits, part, total_weight, world.size * len(parts))
                 # The gradients of the processes are averaged; their sum is wanted.

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edge_deeplab.errors import UserError
 from edge_deeplab.export.base import Again, Options
 from edge_deeplab.export.trt_settings import TrtSettings
@@ -72,6 +70,8 @@ def compare(engine: Path, rival: Path, note: Callable[[str], None]) -> None:
 
 def _times(*models: Runtime) -> list[float]:
     """Median milliseconds of one inference of each model, taken in turns."""
+    import numpy as np
+
     tensors = []
     for model in models:
         contract = model.contract

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+from edge_deeplab.bench.device import devices
 from edge_deeplab.cli.arguments import positive, size
 
 Value = TypeVar("Value")
@@ -111,6 +112,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="processes in which loading is timed (default: 3)",
     )
     how.add_argument("--cpus", type=_cpus, metavar="LIST", help="pin to these cores: 0,2 or 4-7")
+    for name, kind in devices().items():
+        kind.arguments(parser.add_argument_group(f"--device {name}"))
     out = parser.add_argument_group("where to")
     out.add_argument("--output", metavar="DIR", help="write bench.json, bench.md and bench.html there")
     out.add_argument("--json", metavar="FILE", help="write the JSON there")

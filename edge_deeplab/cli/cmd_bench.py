@@ -38,6 +38,7 @@ def _measure(args: argparse.Namespace) -> int:
         raise UserError("nothing to measure: name a model (portrait), a file, a folder or a --peer")
     _writable(args)
     device = open_device(args.device)
+    device.configure(args)
     variants = Variants(args.threads, args.size, args.provider, args.torch, args.torch_device)
     contenders = lineup(args.models, args.peer, variants)
     splits = _splits(args)

@@ -10,19 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_deeplab.bench import device_adb
 from edge_deeplab.bench.adb import parse_devices
 from edge_deeplab.bench.device import Progress, open_device
 from edge_deeplab.bench.device_adb import AdbDevice
 from edge_deeplab.bench.frames import encode
+from edge_deeplab.bench.phone import GUARD
 from edge_deeplab.bench.record import Contender, Job, Plan, Result
+from edge_deeplab.cli import main
 from edge_deeplab.errors import UserError
 from tests.bench.phone import ADB, WHY, Phone, adb_server, furnish
 from tests.bench.recorded import recordings
+from tests.runtimes.artefacts import toy_contract
+from tests.runtimes.tflite_toys import toy_tflite
 
 pytestmark = pytest.mark.skipif(ADB is None, reason=WHY)
 
@@ -147,6 +151,30 @@ def test_end_to_end(connect: Connect, job: Job, tmp_path: Path) -> None:
     assert {progress.phase for progress in seen} == {"copy", "measure"}
     assert left_on(phone) == []
     assert Result.from_json(result.to_json()) == result
+
+
+def test_the_command_measures_a_file_of_ours(
+    connect: Connect, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy_tflite(tmp_path / "toy.tflite")
+    contract = toy_contract()
+    phone, written = connect(), tmp_path / "phone.json"
+    status = main(
+        ["bench", str(model), "--device", f"adb:{phone.serial}", "--benchmark-model", str(tool(tmp_path)),
+         "--cores", "big", "--tool-arg=--use_gpu=true", "--min-queries", "10", "--min-seconds", "0.5",
+         "--rounds", "1", "--json", str(written)]
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    assert status == 0
+    assert "Google Pixel 9 Pro" in shown and "inference alone" in shown
+    (entry,) = Result.load(written).entries
+    assert (entry.model, entry.precision, entry.input) == (
+        contract.name, "fp32", (contract.height, contract.width),
+    )  # fmt: skip
+    (told,) = (phone.root / "arguments").read_text().splitlines()
+    assert "--use_gpu=true" in told and "--num_runs=10" in told
+    assert (phone.root / "masks").read_text().split() == ["f0"]
+    assert left_on(phone) == []
 
 
 def test_machine_and_conditions(connect: Connect, job: Job, tmp_path: Path) -> None:
@@ -282,6 +310,19 @@ def test_tool_that_is_no_program(connect: Connect, job: Job, tmp_path: Path) -> 
     assert "is no program" in refusal(device_for(connect(), text), job)
 
 
+@pytest.mark.parametrize("scenario", ["stream", "offline"])
+def test_other_scenarios(connect: Connect, job: Job, tmp_path: Path, scenario: Any) -> None:
+    phone = connect()
+    other = dataclasses.replace(job, plan=dataclasses.replace(PLAN, scenario=scenario))
+    assert f"no {scenario} scenario" in refusal(device_for(phone, tool(tmp_path)), other)
+
+
+def test_size_is_the_file_s(connect: Connect, job: Job, tmp_path: Path) -> None:
+    wide = dataclasses.replace(job.contenders[0], options={"size": [64, 128]})
+    other = dataclasses.replace(job, contenders=(wide,))
+    assert "export one with --size" in refusal(device_for(connect(), tool(tmp_path)), other)
+
+
 @pytest.mark.parametrize("path", [None, "/nowhere/benchmark_model"])
 def test_tool_missing(job: Job, path: str | None) -> None:
     device = AdbDevice("adb:")
@@ -314,7 +355,7 @@ def test_a_rejected_model_does_not_stop_the_others(connect: Connect, job: Job, t
 def test_phone_unplugged_in_the_middle(
     connect: Connect, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_adb, "PATIENCE", 0)
+    monkeypatch.setattr("edge_deeplab.bench.phone.PATIENCE", 0)
     phone = connect()
     device = device_for(phone, tool(tmp_path, before="sleep 60"))
 
@@ -400,8 +441,7 @@ def test_guard_leaves_a_run_alone(tmp_path: Path) -> None:
     program.chmod(0o755)
     running = subprocess.Popen([str(program), "60"])
     guards = [
-        subprocess.Popen(["sh", "-c", device_adb.GUARD.format(folder=place, patience=1)])
-        for place in (folder, busy)
+        subprocess.Popen(["sh", "-c", GUARD.format(folder=place, patience=1)]) for place in (folder, busy)
     ]
     try:
         assert eventually(lambda: not folder.exists())

@@ -19,7 +19,8 @@ from edge_deeplab.bench.device import Progress, Report, open_device
 from edge_deeplab.bench.device_ssh import COMMAND, SshDevice
 from edge_deeplab.bench.far_side import PREFIX
 from edge_deeplab.bench.frames import encode
-from edge_deeplab.bench.record import Contender, Job, Plan
+from edge_deeplab.bench.record import Contender, Job, Plan, Result
+from edge_deeplab.cli import main
 from edge_deeplab.errors import UserError
 from tests.bench.loopback_ssh import MISSING, WHY, Loopback, client, free_port, key, loopback_ssh, processes
 from tests.runtimes.artefacts import toy_onnx
@@ -158,6 +159,27 @@ def test_the_record_of_an_engine_travels_with_it(device: SshDevice, job: Job, tm
     seen: list[Progress] = []
     device.measure(job, seen.append)
     assert {"toy.onnx", "toy.onnx.json"} <= {p.text for p in seen if p.phase == "copy"}
+
+
+def test_the_command(
+    sshd: Loopback,
+    job: Job,
+    there: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(COMMAND, sshd.command)
+    written = tmp_path / "result.json"
+    words = ["bench", job.contenders[0].path, "--device", sshd.address, "--remote-dir", str(there)]
+    quick = ["--min-queries", "2", "--min-seconds", "0.01", "--rounds", "2", "--loads", "1"]
+    assert main([*words, "--remote-python", sys.executable, *quick, "--json", str(written)]) == 0
+    assert "toy.onnx" in capsys.readouterr().out
+    result = Result.load(written)
+    assert result.machine.device == "ssh" and result.entries[0].error is None
+    assert nothing_left(there)
+    assert main([*words, "--remote-python", "no-such-python"]) == 2
+    assert "127.0.0.1 has no no-such-python" in capsys.readouterr().err
 
 
 # -- it does not -----------------------------------------------------------------------------------

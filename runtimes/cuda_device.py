@@ -79,6 +79,10 @@ class Device(ABC):
         """Wait until everything queued is done."""
 
     @abstractmethod
+    def elapsed(self, work: Callable[[], None]) -> float:
+        """Run what ``work`` queues, wait for it, and answer the milliseconds between events around it."""
+
+    @abstractmethod
     def capture(self, work: Callable[[], None]) -> Graph:
         """Record what ``work`` queues, without running it, as a CUDA graph."""
 
@@ -114,6 +118,7 @@ class BindingsDevice(Device):
         self._cuda: Any = runtime
         self._index = index
         self._freed_by: list[tuple[str, Any]] = []
+        self._events: tuple[Any, ...] = ()
         found = self._call("cudaGetDeviceCount")
         if index >= found:
             raise CudaError(f"there is no GPU {index}: CUDA sees {found} of them, numbered from 0")
@@ -166,6 +171,18 @@ class BindingsDevice(Device):
     def synchronize(self) -> None:
         """Wait until everything queued is done."""
         self._call("cudaStreamSynchronize", self._stream)
+
+    def elapsed(self, work: Callable[[], None]) -> float:
+        """Run what ``work`` queues, wait for it, and answer the milliseconds between events around it."""
+        if not self._events:
+            self._events = (self._call("cudaEventCreate"), self._call("cudaEventCreate"))
+            self._freed_by += [("cudaEventDestroy", event) for event in self._events]
+        start, end = self._events
+        self._call("cudaEventRecord", start, self._stream)
+        work()
+        self._call("cudaEventRecord", end, self._stream)
+        self.synchronize()
+        return float(self._call("cudaEventElapsedTime", start, end))
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """Record what ``work`` queues, without running it, as a CUDA graph."""
@@ -235,6 +252,15 @@ class TorchDevice(Device):
     def synchronize(self) -> None:
         """Wait until everything queued is done."""
         self._stream.synchronize()
+
+    def elapsed(self, work: Callable[[], None]) -> float:
+        """Run what ``work`` queues, wait for it, and answer the milliseconds between events around it."""
+        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(self._stream)
+        work()
+        end.record(self._stream)
+        self.synchronize()
+        return float(start.elapsed_time(end))
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """Record what ``work`` queues, without running it, as a CUDA graph."""

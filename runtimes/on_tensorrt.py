@@ -98,6 +98,15 @@ class TensorRTRuntime(Runtime):
         """Input tensor -> output tensor, both with batch axis; batches over the largest in several goes."""
         return self._engine.run(tensor)
 
+    def watch_accelerator(self) -> None:
+        """From now on :attr:`accelerator_ms` is the GPU's time of the last inference, copies included."""
+        self._engine.watched = True
+
+    @property
+    def accelerator_ms(self) -> float | None:
+        """Milliseconds by CUDA events; None before :meth:`watch_accelerator`."""
+        return self._engine.accelerator_ms if self._engine.watched else None
+
     def close(self) -> None:
         """Free engine and buffers on the GPU."""
         with self._lock:

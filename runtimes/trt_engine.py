@@ -101,6 +101,10 @@ class Engine:
         dla_core: DLA core the engine was built for.
         graph: Record inferences as CUDA graphs and replay them.
 
+    Attributes:
+        watched: Time every run by CUDA events too.
+        accelerator_ms: GPU time of the last run while watched, both copies included.
+
     Raises:
         EngineError: TensorRT cannot read it.
     """
@@ -122,6 +126,7 @@ class Engine:
         self._smallest, self._largest = smallest, largest
         self._log = make_logger(trt)
         self.graph_refused = "" if graph else "switched off"
+        self.watched, self.accelerator_ms = False, 0.0
         try:
             runtime = trt.Runtime(self._log)
         except TypeError as error:  # pybind11's way to say that the factory returned null
@@ -179,6 +184,7 @@ class Engine:
         if self._engine is None:
             raise UserError(f"{self._source} was closed; open the model again")
         self._device.activate()
+        self.accelerator_ms = 0.0
         most = self._given.host.shape[0]
         parts = [self._part(tensor[start : start + most]) for start in range(0, len(tensor), most)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -188,8 +194,12 @@ class Engine:
         rows = len(tensor)
         batch = max(rows, self._smallest) if self.dynamic else self._given.host.shape[0]
         self._given.host[:rows] = tensor  # rows beyond are leftovers; their answers are dropped
-        self._lane(batch)()
-        self._device.synchronize()
+        work = self._lane(batch)
+        if self.watched:
+            self.accelerator_ms += self._device.elapsed(work)
+        else:
+            work()
+            self._device.synchronize()
         return self._answered.host[:rows].copy()
 
     def _lane(self, batch: int) -> Callable[[], None]:

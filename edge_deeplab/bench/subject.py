@@ -54,6 +54,8 @@ class Ours:
 
     def __init__(self, contender: Contender, runtime: Runtime) -> None:
         self.contender, self.runtime = contender, runtime
+        if hasattr(runtime, "watch_accelerator"):
+            runtime.watch_accelerator()
 
     def segment(self, frame: Frame) -> tuple[Labels, Times]:
         """As an application calls it."""
@@ -79,7 +81,7 @@ class Ours:
         )
 
     def accelerator_ms(self) -> float | None:
-        """Of runtimes that have events: their attribute ``accelerator_ms``."""
+        """Of runtimes that have events: ``accelerator_ms`` after ``watch_accelerator()``."""
         found: float | None = getattr(self.runtime, "accelerator_ms", None)
         return found
 

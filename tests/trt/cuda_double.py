@@ -23,6 +23,7 @@ class Error(IntEnum):
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
+    cudaErrorNotReady = 600
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -87,6 +88,8 @@ class CudaDouble:
         self.memory: dict[int, Allocation] = {}
         self.streams: dict[int, Stream] = {}
         self.graphs: set[int] = set()
+        self.events: dict[int, int] = {}
+        self.done = 0
         self._name, self._capability, self._devices = name, capability, devices
         self._handles = 1000
 
@@ -178,7 +181,31 @@ class CudaDouble:
         queued, stream.queued = stream.queued, []
         for work in queued:
             work()
+            self.done += work.__name__ != "happen"
         return (Error.cudaSuccess,)
+
+    def cudaEventCreate(self) -> Any:
+        self._handles += 1
+        self.events[self._handles] = -1
+        return Error.cudaSuccess, self._handles
+
+    def cudaEventDestroy(self, event: int) -> Any:
+        del self.events[event]
+        return (Error.cudaSuccess,)
+
+    def cudaEventRecord(self, event: int, stream: Stream) -> Any:
+        """An event happens when the stream comes to it; here its time is the work done before, 1 ms each."""
+
+        def happen() -> None:
+            self.events[event] = self.done
+
+        stream.add(happen)
+        return (Error.cudaSuccess,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> Any:
+        if min(self.events[start], self.events[end]) < 0:
+            return Error.cudaErrorNotReady, None
+        return Error.cudaSuccess, float(self.events[end] - self.events[start])
 
     def cudaStreamBeginCapture(self, stream: Stream, mode: CaptureMode) -> Any:
         stream.captured, stream.broken = [], not self.capturable

@@ -75,6 +75,23 @@ def test_memory_goes_there_and_back(cuda: CudaDouble) -> None:
     np.testing.assert_array_equal(back.host, [[0, 1, 2], [0, 0, 0]])
 
 
+def test_events_around_what_was_queued(cuda: CudaDouble) -> None:
+    """Two copies, a millisecond each on the double; nothing is timed that was queued before."""
+    device = BindingsDevice()
+    buffer = device.buffer((1,), np.dtype(np.uint8))
+
+    def two_copies() -> None:
+        device.upload(buffer, 1)
+        device.download(buffer, 1)
+
+    device.upload(buffer, 1)
+    assert device.elapsed(two_copies) == 2
+    assert device.elapsed(two_copies) == 2
+    assert len(cuda.events) == 2  # made once
+    device.close()
+    assert not cuda.events
+
+
 def test_an_exception_while_recording_leaves_a_usable_stream(cuda: CudaDouble) -> None:
     device = BindingsDevice()
     buffer = device.buffer((1,), np.dtype(np.uint8))
@@ -125,6 +142,7 @@ def test_torchs_names_exist() -> None:
         "stream",
         "set_device",
         "CUDAGraph",
+        "Event",
         "graph",
     ):
         assert hasattr(torch.cuda, name), name

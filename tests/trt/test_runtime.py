@@ -15,6 +15,7 @@ from edge_deeplab import imaging
 from edge_deeplab.errors import MissingExtra, UserError
 from edge_deeplab.export.trt_settings import TrtSettings
 from edge_deeplab.runtimes import open_model
+from edge_deeplab.runtimes.on_tensorrt import TensorRTRuntime
 from edge_deeplab.runtimes.trt_engine import LANES
 from edge_deeplab.runtimes.trt_sidecar import read_engine, write_sidecar
 from tests.runtimes.artefacts import picture
@@ -92,6 +93,20 @@ def test_a_graph_is_recorded_once_and_replayed(trt: TensorRTDouble, tmp_path: Pa
         assert model.describe()["cuda graph"] == "yes"
     assert enqueued(trt) == 2  # once to finish setting up, once while recording
     assert launched(trt.cuda) == 4
+
+
+def test_watched_runs_are_timed_on_the_gpu(trt: TensorRTDouble, tmp_path: Path) -> None:
+    """Copy, inference, copy back: a millisecond each on the double."""
+    path = make_engine(tmp_path)
+    with open_model(path) as model:
+        assert isinstance(model, TensorRTRuntime)
+        tensor = imaging.preprocess(picture(8, 8), model.contract)
+        plain = model.infer(tensor)
+        assert model.accelerator_ms is None
+        model.watch_accelerator()
+        for _ in range(2):
+            np.testing.assert_array_equal(model.infer(tensor), plain)
+            assert model.accelerator_ms == 3
 
 
 def test_without_graphs(trt: TensorRTDouble, tmp_path: Path) -> None:

@@ -26,16 +26,14 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
         twin.plot([r["step"] for r in rates], [r["lr"] for r in rates], color="#999999", linewidth=1)
         twin.set_ylabel("learning rate of the head", color="#777777")
         twin.set_ylim(bottom=0)
-    for name in dict.fromkeys(r["data"] for r in records if "data" in r):
-        mine = [
-            r for r in records if r.get("data") == name and r.get(r.get("chosen_by", ""), None) is not None
-        ]
-        if mine:
-            figure_name = mine[0]["chosen_by"]
-            best = max(mine, key=lambda r: float(r[figure_name]))
-            label = f"{name}: best {best[figure_name]:.4f} at step {best['step']}"
-            right.plot([r["step"] for r in mine], [r[figure_name] for r in mine], marker=".", label=label)
-            right.set_ylabel({"foreground_iou": "foreground IoU", "miou": "mIoU"}[figure_name])
+    scored = [r for r in records if r.get("foreground_iou") is not None]
+    for name in dict.fromkeys(r["data"] for r in scored):
+        steps, values = zip(
+            *((r["step"], r["foreground_iou"]) for r in scored if r["data"] == name), strict=True
+        )
+        best = max(range(len(values)), key=values.__getitem__)
+        right.plot(steps, values, marker=".", label=f"{name}: best {values[best]:.4f} at step {steps[best]}")
+        right.set_ylabel("foreground IoU" if len(scored[0]["iou"]) == 2 else "mIoU")
     right.set(xlabel="step", title="validation (averaged weights)")
     if right.lines:
         right.legend(loc="lower right", fontsize="small")

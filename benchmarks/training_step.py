@@ -11,20 +11,19 @@ Needs the extra ``train``, and the memory of two training runs.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from depthwise import depthwise_by, stock
 from measuring import Milliseconds, as_text, exit_status, interleaved, machine, paired_ratio, warn_if_busy
+from stepping import Worker, obey
 from torch import Tensor
 
 from edge_deeplab.cli.arguments import positive, size
@@ -104,60 +103,24 @@ def synthetic_batch(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Make a step for every line on standard input and answer each with a line."""
+    """Make a step for every line on standard input."""
     setting = SETTINGS[args.worker]
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(setting, args, Path(folder))
         batch = synthetic_batch(args)
         with nullcontext() if setting.own_backward else depthwise_by(stock):
-            print("ready", flush=True)
-            for _ in sys.stdin:
-                trainer._train_step(batch)
-                print("done", flush=True)
+            obey(lambda: trainer._train_step(batch))
 
 
 # -- the process that measures -----------------------------------------------------------------------
 
 
-class Worker:
+def start(name: str, args: argparse.Namespace) -> Worker:
     """A process that makes training steps in one setting when told to."""
-
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
-        self.name = name
-        words = [sys.executable, __file__, "--worker", name, "--variant", args.variant]
-        words += ["--batch", str(args.batch), "--size", f"{args.size[0]}x{args.size[1]}"]
-        words += ["--threads", str(args.threads)] if args.threads else []
-        environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-        tunables = [f"glibc.malloc.{key}={TUNABLES[key]}" for key in SETTINGS[name].tunables]
-        if tunables:
-            environment["GLIBC_TUNABLES"] = ":".join(tunables)
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._wait()
-
-    def step(self, _: int = 0) -> None:
-        """One training step; returns when it is done."""
-        pipe = self._pipe(self.process.stdin)
-        with suppress(BrokenPipeError):  # it ended: _wait says how
-            pipe.write("\n")
-            pipe.flush()
-        self._wait()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate()  # closes its standard input, which ends its loop
-
-    def _wait(self) -> None:
-        if not self._pipe(self.process.stdout).readline():
-            raise UserError(f"the process for {self.name!r} ended early, status {self.process.wait()}")
-
-    def _pipe(self, pipe: IO[str] | None) -> IO[str]:
-        if pipe is None:
-            raise ValueError("the process was started without pipes")
-        return pipe
+    words = [__file__, "--worker", name, "--variant", args.variant]
+    words += ["--batch", str(args.batch), "--size", f"{args.size[0]}x{args.size[1]}"]
+    words += ["--threads", str(args.threads)] if args.threads else []
+    return Worker(name, words, SETTINGS[name].tunables)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -178,9 +141,9 @@ def run(args: argparse.Namespace) -> None:
     )
     rows = [["setting", "ms a step", "pictures/s", f"times as long as {SHIPPED} (95 %)"]]
     shipped: list[Milliseconds] = []
-    with Worker(SHIPPED, args) as champion:
+    with start(SHIPPED, args) as champion:
         for name in opponents:
-            with Worker(name, args) as challenger:
+            with start(name, args) as challenger:
                 calls = {SHIPPED: champion.step, name: challenger.step}
                 times = interleaved(calls, rounds=args.rounds, warmup=2, title=name)
             shipped.append(times[SHIPPED])

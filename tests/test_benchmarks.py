@@ -141,6 +141,23 @@ def test_settings_differ_from_the_shipped_one() -> None:
     assert all(len(dataclasses.astuple(setting)) == 4 for setting in others)
 
 
+def test_the_plain_loop_learns_and_its_time_adds_up(tmp_path: Path) -> None:
+    training_peer = script("training_peer")
+    pytest.importorskip("segmentation_models_pytorch", reason="the peer is not installed")
+    import torch
+
+    options = argparse.Namespace(variant="nano", size=(64, 64), batch=2, threads=1)
+    batch = importlib.import_module("training_step").synthetic_batch(options)
+    loop = training_peer.PlainLoop(training_peer.LOOPS["plain, channels-last"])
+    weight = loop.model.segmentation_head[0].weight
+    before = weight.detach().clone()
+    shares = training_peer.profile(lambda: loop.step(batch))
+    assert not torch.equal(weight, before)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.__getitem__) == "convolutions"
+    assert shares["batch norm"] > 0
+
+
 # -- all -----------------------------------------------------------------------------------------------
 
 

@@ -94,14 +94,6 @@ export function isBinary(contract) {
   return contract.classes.length === 2;
 }
 
-/**
- * What the network's score is compared with: the threshold itself, or its logit.
- * @param {Contract} contract
- */
-export function scoreThreshold({ head, threshold }) {
-  return head === 'probability' ? threshold : Math.log(threshold / (1 - threshold));
-}
-
 /** @param {any} value */
 function isText(value) {
   return typeof value === 'string';

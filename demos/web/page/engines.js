@@ -1,20 +1,28 @@
 /**
- * Where frames become masks: in this browser, or in the Python process that serves the page.
+ * Where frames become mattes: in this browser, or in the Python process that serves the page.
  *
- * `segment(bitmap)` closes the bitmap and resolves to its masks.
+ * `segment(bitmap, at)` closes the bitmap and resolves to its matte; `at` is when it was taken, in milliseconds.
  */
 import { parseContract } from './contract.js';
 import { UserError } from './errors.js';
 
 /** @typedef {import('./contract.js').Contract} Contract */
-/** @typedef {import('./imaging.js').Masks} Masks */
+/** @typedef {import('./matte.js').Lines} Lines */
 
 /**
  * Milliseconds by stage.
  * @typedef {{prepare: number, network: number, finish: number}} Times
  */
 
-/** @typedef {{masks: Masks, times: Times}} Answer */
+/**
+ * Alpha as the compositor takes it: the matte's lines, or a picture of the frame's size with the alpha in red.
+ * @typedef {{matte: Lines | ImageBitmap, times: Times}} Answer
+ */
+
+/**
+ * What to make of the network's answers, see matte.js.
+ * @typedef {{smooth: boolean, refine: boolean}} Quality
+ */
 
 /** Null: a newer frame took this one's place. @typedef {Promise<Answer | null>} Segmenting */
 
@@ -24,7 +32,8 @@ import { UserError } from './errors.js';
  * @property {Contract} contract
  * @property {string} title What runs the model, in words.
  * @property {number} depth Frames it takes at a time.
- * @property {(bitmap: ImageBitmap) => Segmenting} segment
+ * @property {(quality: Quality) => void} restart Forget the frames before: another stream begins.
+ * @property {(bitmap: ImageBitmap, at: number) => Segmenting} segment
  * @property {() => void} close
  * @property {(message: string) => void} onLost Called when the engine dies between two frames.
  */
@@ -116,8 +125,8 @@ export class BrowserEngine {
         if (data.type === 'opened') {
           engine = new BrowserEngine(worker, data.contract, title, pending);
           resolve(engine);
-        } else if (data.type === 'masks') {
-          pending.take(data.id)?.resolve({ masks: data.masks, times: data.times });
+        } else if (data.type === 'answer') {
+          pending.take(data.id)?.resolve({ matte: data.matte, times: data.times });
         } else if (data.id) {
           pending.take(data.id)?.reject(new UserError(data.message));
         } else {
@@ -136,12 +145,18 @@ export class BrowserEngine {
     });
   }
 
+  /** @param {Quality} quality */
+  restart(quality) {
+    this.worker.postMessage({ type: 'restart', ...quality });
+  }
+
   /**
    * @param {ImageBitmap} bitmap
+   * @param {number} at
    * @returns {Segmenting}
    */
-  segment(bitmap) {
-    return this.pending.request((id) => this.worker.postMessage({ type: 'frame', id, bitmap }, [bitmap]));
+  segment(bitmap, at) {
+    return this.pending.request((id) => this.worker.postMessage({ type: 'frame', id, bitmap, at }, [bitmap]));
   }
 
   close() {
@@ -154,7 +169,7 @@ const PROTOCOL = 'edge-deeplab.1';
 const JPEG_QUALITY = 0.92;
 
 /**
- * The model in the Python process: frames go out as JPEG, masks come back as PNG (demos/web/live.py).
+ * The model in the Python process: frames go out as JPEG, alpha comes back as PNG (demos/web/live.py).
  */
 export class ServerEngine {
   /**
@@ -218,23 +233,33 @@ export class ServerEngine {
     });
   }
 
+  /** @param {Quality} quality */
+  restart(quality) {
+    this.socket.send(JSON.stringify({ type: 'restart', ...quality }));
+  }
+
   /**
    * @param {ImageBitmap} bitmap
+   * @param {number} at
    * @returns {Segmenting}
    */
-  async segment(bitmap) {
-    const { width, height } = bitmap;
+  async segment(bitmap, at) {
     const picture = await this.jpeg(bitmap);
     const answer = await this.pending.request((id) => {
       if (this.socket.readyState !== WebSocket.OPEN) throw new UserError('The connection to the server was lost.');
-      const header = new DataView(new ArrayBuffer(4));
+      const header = new DataView(new ArrayBuffer(12));
       header.setUint32(0, id, true);
+      header.setFloat64(4, at, true);
       this.socket.send(new Blob([header, picture]));
     });
     if (!answer) return null;
     const view = new DataView(answer);
     const [prepare, network, finish] = [4, 8, 12].map((at) => view.getFloat32(at, true));
-    return { masks: await unpack(answer.slice(16), width, height), times: { prepare, network, finish } };
+    const matte = await createImageBitmap(new Blob([answer.slice(16)], { type: 'image/png' }), {
+      colorSpaceConversion: 'none',
+      premultiplyAlpha: 'none',
+    });
+    return { matte, times: { prepare, network, finish } };
   }
 
   /** @param {ImageBitmap} bitmap */
@@ -250,30 +275,4 @@ export class ServerEngine {
     this.onLost = () => {};
     this.socket.close(1000);
   }
-}
-
-/**
- * The server's PNG: class ids in red, opacity in green.
- * @param {ArrayBuffer} png
- * @param {number} width
- * @param {number} height
- * @returns {Promise<Masks>}
- */
-async function unpack(png, width, height) {
-  const bitmap = await createImageBitmap(new Blob([png], { type: 'image/png' }), {
-    colorSpaceConversion: 'none',
-    premultiplyAlpha: 'none',
-  });
-  const context = new OffscreenCanvas(width, height).getContext('2d', { alpha: false, willReadFrequently: true });
-  if (!context) throw new UserError('This browser has no 2D canvas. Update the browser.');
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  const { data } = context.getImageData(0, 0, width, height);
-  const labels = new Uint8Array(width * height);
-  const alpha = new Uint8Array(width * height);
-  for (let i = 0; i < labels.length; i++) {
-    labels[i] = data[4 * i];
-    alpha[i] = data[4 * i + 1];
-  }
-  return { width, height, labels, alpha };
 }

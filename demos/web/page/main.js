@@ -28,8 +28,9 @@ class App {
     this.pipeline = null;
     /** @type {TexImageSource} */
     this.backdrop = paintBackdrop('dusk');
-    this.backdropFile = null;
     this.form = controls();
+    /** Shown beside the camera's picture: the mode before. @type {import('./compositor.js').Effect} */
+    this.effect = 'blur';
   }
 
   // -- engine ------------------------------------------------------------------------------------
@@ -138,33 +139,34 @@ class App {
     const [source, engine] = [this.source, await this.engine];
     if (!source || !engine || source !== this.source) return;
     this.pipeline?.stop();
+    const { smooth, refine } = this.form.values();
+    engine.restart({ smooth, refine });
     this.pipeline = new Pipeline({
       source,
       engine,
       compositor: this.compositor,
-      onMasks: () => this.draw(engine),
+      onFrame: () => this.draw(),
       onError: (error) => this.fail(error),
     });
     this.pipeline.start();
   }
 
-  /** @param {Engine} engine */
-  draw(engine) {
+  draw() {
     const { mode, blur, mirror } = this.form.values();
+    if (mode !== 'side') this.effect = mode;
     this.compositor.draw({
-      mode,
+      effect: this.effect,
+      beside: mode === 'side',
       mirror,
-      blur: Number(blur) / 100,
+      blur: Number(blur),
       backdrop: this.backdrop,
-      palette: engine.contract.classes.map(({ color }) => color),
     });
     showState('live', '');
     this.canvas.setAttribute('aria-label', `${this.source?.name ?? 'Picture'}, shown as: ${this.form.modeName()}`);
   }
 
-  async redraw() {
-    const engine = await this.engine;
-    if (this.pipeline && engine) this.draw(engine);
+  redraw() {
+    if (this.pipeline) this.draw();
   }
 
   pause() {
@@ -174,9 +176,9 @@ class App {
   }
 
   /** What is on the screen, as a PNG; a cut-out keeps its transparency. */
-  async save() {
+  save() {
     if (!this.pipeline) return;
-    await this.redraw(); // WebGL keeps its picture only until the browser has shown it
+    this.redraw(); // WebGL keeps its picture only until the browser has shown it
     this.canvas.toBlob((blob) => {
       if (!blob) return;
       const link = document.createElement('a');
@@ -234,6 +236,7 @@ class App {
     if (name === 'backdrop' && backdrop === 'file') element('backdrop-file').click();
     else if (backdrop !== 'file') this.backdrop = paintBackdrop(backdrop === 'color' ? color : backdrop);
     if (name === 'model' || name === 'backend') this.loadEngine();
+    else if (name === 'smooth' || name === 'refine') this.run();
     else if ((name === 'camera' || name === 'height') && this.source?.live) this.startCamera();
     else this.redraw();
     remember(this.form.values());

@@ -23,16 +23,16 @@ export class Pipeline {
   /**
    * @param {object} parts
    * @param {Source} parts.source
-   * @param {Engine} parts.engine
+   * @param {Engine} parts.engine Told to restart by whoever makes the pipeline.
    * @param {Compositor} parts.compositor
-   * @param {() => void} parts.onMasks Called when there is something new to draw.
+   * @param {() => void} parts.onFrame Called when there is something new to draw.
    * @param {(error: unknown) => void} parts.onError
    */
-  constructor({ source, engine, compositor, onMasks, onError }) {
+  constructor({ source, engine, compositor, onFrame, onError }) {
     this.source = source;
     this.engine = engine;
     this.compositor = compositor;
-    this.onMasks = onMasks;
+    this.onFrame = onFrame;
     this.onError = onError;
     this.stopped = false;
     this.paused = false;
@@ -83,7 +83,7 @@ export class Pipeline {
     const begin = performance.now();
     const bitmap = await source.grab();
     const held = compositor.hold(bitmap);
-    const answer = await engine.segment(bitmap).catch((error) => {
+    const answer = await engine.segment(bitmap, begin).catch((error) => {
       compositor.drop(held);
       throw error;
     });
@@ -92,8 +92,8 @@ export class Pipeline {
       this.dropped++;
       return;
     }
-    compositor.show(held, answer.masks);
-    this.onMasks();
+    compositor.show(held, answer.matte);
+    this.onFrame();
     const at = performance.now();
     this.shown.push({ at, latency: at - begin, times: answer.times });
   }

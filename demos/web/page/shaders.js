@@ -1,6 +1,7 @@
 /**
- * The GPU programs of the compositor, GLSL ES 3.00. Colours inside are not premultiplied unless said.
- * All pictures are stored top row first; `uv` is (0, 0) at the top left.
+ * The GPU programs of the compositor, GLSL ES 3.00: edge_deeplab/composite.py for a graphics chip.
+ * Colours inside are not premultiplied unless said. All pictures are stored top row first; `uv` is (0, 0) at the
+ * top left.
  */
 
 /** One triangle that covers the canvas; `uv` runs over the part of the picture that `view` names. */
@@ -13,67 +14,80 @@ void main() {
   uv = (corner * 0.5 + 0.5) * view.xy + view.zw;
 }`;
 
-/**
- * The background alone, premultiplied by how much it is background, so that the person never bleeds into a
- * blur of it. Averages the pixels under one pixel of the smaller picture.
- */
-export const BACKGROUND_ONLY = `#version 300 es
+const HEAD = `#version 300 es
 precision highp float;
-uniform sampler2D frame, alpha;
-uniform vec2 texel; // of the smaller picture
 in vec2 uv;
 out vec4 color;
+`;
+
+/** The lines of matte.js, enlarged along the frame's luma -> alpha at the frame's size, in red. */
+export const MATTE = `${HEAD}
+uniform sampler2D frame, lines;
+uniform float refined;
+void main() {
+  float luma = dot(texture(frame, uv).rgb, vec3(0.299, 0.587, 0.114));
+  vec2 line = texture(lines, uv).rg;
+  float alpha = refined > 0.5 ? line.r * luma + line.g : 1.0 / (1.0 + exp(-line.g));
+  color = vec4(clamp(alpha, 0.0, 1.0));
+}`;
+
+/** Frame and alpha at a smaller size: colour, and alpha in its fourth channel. */
+export const SHRINK = `${HEAD}
+uniform sampler2D frame, alpha;
+uniform vec2 texel; // of the smaller picture
 void main() {
   color = vec4(0.0);
-  for (int y = 0; y < 2; y++) for (int x = 0; x < 2; x++) {
-    vec2 at = uv + (vec2(x, y) - 0.5) * 0.5 * texel;
-    float behind = 1.0 - texture(alpha, at).r;
-    color += 0.25 * behind * vec4(texture(frame, at).rgb, 1.0);
+  for (int y = 0; y < 4; y++) for (int x = 0; x < 4; x++) {
+    vec2 at = uv + (vec2(x, y) - 1.5) * 0.25 * texel;
+    color += vec4(texture(frame, at).rgb, texture(alpha, at).r) / 16.0;
   }
 }`;
 
-/** One direction of a Gaussian blur. */
-export const BLUR = `#version 300 es
-precision highp float;
+/**
+ * One direction of a Gaussian mean of colours, each with a weight; the sum of weights goes into the fourth
+ * channel. Weights: the small alpha a itself (person), 1 - a (background), 1 - 2a (no trace of a person), or
+ * what is there already, in the second direction.
+ */
+export const BLUR = `${HEAD}
 uniform sampler2D picture;
 uniform vec2 direction; // one pixel along x or y
 uniform float sigma; // in pixels
-in vec2 uv;
-out vec4 color;
+uniform float weigh; // 0: already weighed, 1: person, 2: background, 3: background only
 void main() {
   int radius = int(ceil(2.5 * sigma));
   vec4 sum = vec4(0.0);
-  float weights = 0.0;
+  float total = 0.0;
   for (int i = -radius; i <= radius; i++) {
-    float weight = exp(-0.5 * float(i * i) / (sigma * sigma));
-    sum += weight * texture(picture, uv + float(i) * direction);
-    weights += weight;
+    float near = exp(-0.5 * float(i * i) / (sigma * sigma));
+    vec4 here = texture(picture, uv + float(i) * direction);
+    if (weigh > 0.5) {
+      float weight = weigh < 1.5 ? here.a : weigh < 2.5 ? 1.0 - here.a : 1.0 - 2.0 * here.a;
+      weight = max(weight, 0.001);
+      here = vec4(here.rgb * weight, weight);
+    }
+    sum += near * here;
+    total += near;
   }
-  color = sum / weights;
+  color = sum / total;
 }`;
 
-const COMPOSE_HEAD = `#version 300 es
-precision highp float;
-uniform sampler2D frame, alpha, labels, blurred, backdrop, palette;
-uniform vec2 size; // of the frame
+const COMPOSE = `${HEAD}
+uniform sampler2D frame, alpha, behind, person, backdrop;
 uniform vec2 cover; // scale of uv that makes the backdrop fill the frame
-uniform float backdropLevels;
-in vec2 uv;
-out vec4 color;
+uniform float lightLevel; // of the backdrop's mipmaps
 
-// The background's colour near here, with the person taken out.
-vec3 around() {
-  vec4 soft = texture(blurred, uv);
-  return soft.rgb / max(soft.a, 1.0 / 255.0);
+vec3 mean(sampler2D weighed) {
+  vec4 sum = texture(weighed, uv);
+  return sum.rgb / sum.a;
 }
 
-// The person's own colour: a pixel on the edge is a mix, and the background's share is taken out of it.
-vec3 person(float a) {
+// The person's own colour: a pixel on the edge is a mix, and what the background gave to it is taken out.
+// One round of the approximation by Forte (arXiv:2006.14970).
+vec3 unmixed(float a) {
   vec3 mixed = texture(frame, uv).rgb;
-  vec4 soft = texture(blurred, uv);
-  float known = smoothstep(0.05, 0.25, soft.a);
-  vec3 clean = clamp((mixed - (1.0 - a) * around()) / max(a, 0.15), 0.0, 1.0);
-  return mix(mixed, clean, known);
+  if (a < 0.004 || a > 0.996) return mixed;
+  vec3 front = mean(person), back = mean(behind);
+  return clamp(front + a * (mixed - a * front - (1.0 - a) * back), 0.0, 1.0);
 }
 `;
 
@@ -82,53 +96,35 @@ vec3 person(float a) {
  * the cut-out is.
  * @type {Record<string, string>}
  */
-export const COMPOSE = {
-  camera: `${COMPOSE_HEAD}
+export const VIEWS = {
+  camera: `${COMPOSE}
 void main() {
   color = vec4(texture(frame, uv).rgb, 1.0);
 }`,
 
-  blur: `${COMPOSE_HEAD}
+  blur: `${COMPOSE}
 void main() {
-  float a = texture(alpha, uv).r;
-  color = vec4(mix(around(), texture(frame, uv).rgb, a), 1.0);
+  color = vec4(mix(mean(behind), texture(frame, uv).rgb, texture(alpha, uv).r), 1.0);
 }`,
 
-  replace: `${COMPOSE_HEAD}
+  replace: `${COMPOSE}
 void main() {
   float a = texture(alpha, uv).r;
   vec2 at = (uv - 0.5) * cover + 0.5;
-  vec3 behind = texture(backdrop, at).rgb;
-  // Light wrap: a bright new background spills a little over the person's rim.
-  float rim = texture(blurred, uv).a * a;
-  vec3 light = textureLod(backdrop, at, backdropLevels * 0.6).rgb;
-  vec3 front = person(a);
-  front = mix(front, max(front, light), 0.35 * rim);
-  color = vec4(mix(behind, front, a), 1.0);
+  // The new background's light falls around the rim of the person.
+  float rim = 0.5 * texture(behind, uv).a;
+  vec3 front = mix(unmixed(a), textureLod(backdrop, at, lightLevel).rgb, rim);
+  color = vec4(mix(texture(backdrop, at).rgb, front, a), 1.0);
 }`,
 
-  cutout: `${COMPOSE_HEAD}
+  cutout: `${COMPOSE}
 void main() {
   float a = texture(alpha, uv).r;
-  color = vec4(person(a) * a, a);
+  color = vec4(unmixed(a) * a, a);
 }`,
 
-  mask: `${COMPOSE_HEAD}
-float label(vec2 at) {
-  return texture(labels, at).r;
-}
+  mask: `${COMPOSE}
 void main() {
-  float here = label(uv);
-  vec3 picture = texture(frame, uv).rgb;
-  float gray = dot(picture, vec3(0.299, 0.587, 0.114));
-  if (here == 0.0) {
-    color = vec4(vec3(gray * 0.35), 1.0);
-    return;
-  }
-  vec3 tint = texelFetch(palette, ivec2(int(here * 255.0 + 0.5), 0), 0).rgb;
-  vec2 step = max(1.0, round(min(size.x, size.y) / 320.0)) / size;
-  bool inner = label(uv + vec2(step.x, 0)) == here && label(uv - vec2(step.x, 0)) == here
-    && label(uv + vec2(0, step.y)) == here && label(uv - vec2(0, step.y)) == here;
-  color = vec4(inner ? mix(picture, tint, 0.55) : tint, 1.0);
+  color = vec4(vec3(texture(alpha, uv).r), 1.0);
 }`,
 };

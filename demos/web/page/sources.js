@@ -19,7 +19,7 @@ const CAMERA_FAILURES = {
  * @typedef {object} Source
  * @property {string} name
  * @property {boolean} live A camera: mirrored unless the visitor says otherwise.
- * @property {(onFrame: () => void) => void} start Calls `onFrame` for every new frame.
+ * @property {(onFrame: () => void) => void} start Calls `onFrame`, and no function given before, for every new frame.
  * @property {() => Promise<ImageBitmap>} grab The newest frame.
  * @property {() => void} stop
  */
@@ -134,16 +134,19 @@ function pictureSource(bitmap, name) {
  */
 function videoSource(video, name, live, release) {
   let running = true;
+  /** @type {() => void} */
+  let listener = () => {};
+  const next = () => {
+    if (!running) return;
+    listener();
+    whenNextFrame(video, next);
+  };
+  whenNextFrame(video, next);
   return {
     name,
     live,
     start(onFrame) {
-      const next = () => {
-        if (!running) return;
-        onFrame();
-        whenNextFrame(video, next);
-      };
-      whenNextFrame(video, next);
+      listener = onFrame;
     },
     grab: () => createImageBitmap(video),
     stop() {

@@ -1,12 +1,12 @@
 /** Reading and writing the page's elements. */
 
-/** @typedef {import('./compositor.js').Mode} Mode */
+/** @typedef {import('./compositor.js').Effect | 'side'} Mode */
 /** @typedef {import('./pipeline.js').Figures} Figures */
 
 /**
  * @typedef {object} Values
  * @property {Mode} mode
- * @property {string} blur Per cent of the frame's height.
+ * @property {string} blur Strength.
  * @property {string} backdrop
  * @property {string} color
  * @property {string} model
@@ -14,6 +14,8 @@
  * @property {string} camera
  * @property {string} height
  * @property {boolean} mirror
+ * @property {boolean} smooth
+ * @property {boolean} refine
  */
 
 const STORE = 'edge-deeplab';
@@ -38,7 +40,8 @@ export function controls() {
     /** @returns {Values} */
     values() {
       const entries = Object.fromEntries(new FormData(form));
-      return /** @type {any} */ ({ ...entries, mirror: named('mirror').checked });
+      for (const name of ['mirror', 'smooth', 'refine']) entries[name] = named(name).checked;
+      return /** @type {any} */ (entries);
     },
 
     /** @param {string} name @param {string | boolean} value */

@@ -1,12 +1,15 @@
 /**
- * Runs a model in this worker, so that the page stays responsive: frame in, masks out.
+ * Runs a model in this worker, so that the page stays responsive: frame in, matte out.
  *
- * Messages in:  {type: 'open', url, headers, backend, threads}, then {type: 'frame', id, bitmap} one at a time.
- * Messages out: {type: 'opened', contract}, {type: 'masks', id, masks, times} or {type: 'failed', id, message}.
+ * Messages in:  {type: 'open', url, headers, backend, threads}; then {type: 'restart', smooth, refine} before the
+ *               first frame of a stream, and {type: 'frame', id, bitmap, at}, one at a time.
+ * Messages out: {type: 'opened', contract}, {type: 'answer', id, matte, times} or {type: 'failed', id, message}.
  */
 import { contractOf } from './contract.js';
 import { UserError, wordsOf } from './errors.js';
-import { postprocess, preprocess } from './imaging.js';
+import { foregroundLogits, preprocess } from './imaging.js';
+import { Matte, gridFor } from './matte.js';
+import { smallLuma } from './resample.js';
 
 /** @typedef {import('./contract.js').Contract} Contract */
 /** @typedef {typeof import('onnxruntime-common')} Ort */
@@ -35,6 +38,8 @@ class Model {
     const context = this.canvas.getContext('2d', { alpha: false, willReadFrequently: true });
     if (!context) throw new UserError('This browser has no 2D canvas for workers. Update the browser.');
     this.context = context;
+    this.matte = new Matte({ smooth: true, refine: true });
+    this.last = 0;
   }
 
   /** @param {{url: string, headers: Record<string, string>, backend: string, threads: number}} options */
@@ -74,18 +79,25 @@ class Model {
     return /** @type {Float32Array | Uint8Array} */ (output.data);
   }
 
-  /** @param {ImageBitmap} bitmap */
-  async segment(bitmap) {
-    const { width, height } = bitmap;
+  /**
+   * @param {ImageBitmap} bitmap
+   * @param {number} at When it was taken, in milliseconds.
+   */
+  async segment(bitmap, at) {
+    const frame = { width: bitmap.width, height: bitmap.height };
+    const grid = gridFor(frame.width, frame.height);
     const begin = performance.now();
-    const input = preprocess(this.pixels(bitmap), width, height, this.contract);
+    const pixels = this.pixels(bitmap);
+    const input = preprocess(pixels, frame.width, frame.height, this.contract);
     const prepared = performance.now();
     const output = await this.run(input);
     const answered = performance.now();
-    const masks = postprocess(output, this.contract, width, height);
+    const logits = foregroundLogits(output, this.contract, frame, grid);
+    const matte = this.matte.update(logits, smallLuma(pixels, frame, grid), grid, (at - this.last) / 1000);
+    this.last = at;
     const done = performance.now();
     const times = { prepare: prepared - begin, network: answered - prepared, finish: done - answered };
-    return { masks, times };
+    return { matte, times };
   }
 
   /** @param {ImageBitmap} bitmap */
@@ -119,10 +131,11 @@ self.onmessage = async ({ data }) => {
     if (data.type === 'open') {
       model = await Model.open(data);
       self.postMessage({ type: 'opened', contract: model.contract });
+    } else if (model && data.type === 'restart') {
+      model.matte = new Matte(data);
     } else if (model) {
-      const { masks, times } = await model.segment(data.bitmap);
-      const buffers = [masks.labels.buffer, masks.alpha.buffer];
-      self.postMessage({ type: 'masks', id: data.id, masks, times }, { transfer: buffers });
+      const { matte, times } = await model.segment(data.bitmap, data.at);
+      self.postMessage({ type: 'answer', id: data.id, matte, times }, { transfer: [matte.values.buffer] });
     }
   } catch (error) {
     self.postMessage({ type: 'failed', id: data.id, message: wordsOf(error) });

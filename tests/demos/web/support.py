@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_deeplab.imaging import Frame, read_image
+from edge_deeplab.imaging import Frame, Labels, read_image
 
 if TYPE_CHECKING:
     from edge_deeplab.demos.web.app import Site
@@ -115,13 +115,24 @@ window.bitmapOf = ({ width, height, bytes }) => {
 """Ways for pixels in and out; put into every page that a test opens."""
 
 SEGMENT = """
-async ({ open, frames }) => {
+async ({ open, quality, effect, frames }) => {
   const { BrowserEngine, ServerEngine } = await import('/engines.js');
+  const { Compositor } = await import('/compositor.js');
+  const { paintBackdrop } = await import('/backdrops.js');
   const engine = await (open.backend === 'server' ? ServerEngine : BrowserEngine).open(open);
+  const compositor = new Compositor(new OffscreenCanvas(1, 1));
+  const look = { effect, beside: false, mirror: false, blur: 1, backdrop: paintBackdrop('#40b000') };
+  engine.restart(quality);
   const answers = [];
-  for (const frame of frames) {
-    const { masks, times } = await engine.segment(await bitmapOf(frame));
-    answers.push({ labels: pack(masks.labels), alpha: pack(masks.alpha), times });
+  for (const [index, frame] of frames.entries()) {
+    const bitmap = await bitmapOf(frame);
+    const held = compositor.hold(bitmap);
+    const { matte, times } = await engine.segment(bitmap, (1000 * index) / 30);
+    compositor.show(held, matte);
+    compositor.draw(look);
+    const context = new OffscreenCanvas(frame.width, frame.height).getContext('2d');
+    context.drawImage(compositor.canvas, 0, 0);
+    answers.push({ shown: pack(context.getImageData(0, 0, frame.width, frame.height).data), times });
   }
   engine.close();
   return { answers, contract: engine.contract, title: engine.title };
@@ -129,26 +140,40 @@ async ({ open, frames }) => {
 """
 
 
-def segment_in(page: Any, frames: Sequence[Frame], **options: Any) -> dict[str, Any]:
-    """Frames through the page's own engine, in the browser.
+def shown_by(
+    page: Any,
+    frames: Sequence[Frame],
+    *,
+    effect: str = "mask",
+    smooth: bool = False,
+    refine: bool = False,
+    **options: Any,
+) -> list[Frame]:
+    """Frames through the page's own engine and compositor, in the browser.
 
     Args:
         page: A Playwright page that shows the demo.
-        frames: BGR.
+        frames: BGR, one stream at 30 a second.
+        effect: One of the page's modes; a mask shows its alpha in every channel.
+        smooth, refine: What is made of the network's answers.
         **options: As the engine's ``open`` takes them: ``url``, ``backend``, ``threads`` or ``token``.
 
     Returns:
-        ``labels`` and ``alpha``, lists of uint8 (H, W); ``times``, ``contract`` and ``title``.
+        What is on the canvas, BGR.
     """
-    said = page.evaluate(SEGMENT, {"open": {"headers": {}, **options}, "frames": [rgba(f) for f in frames]})
-    return {
-        "labels": [
-            unpacked(a["labels"]).reshape(f.shape[:2]) for a, f in zip(said["answers"], frames, strict=True)
-        ],
-        "alpha": [
-            unpacked(a["alpha"]).reshape(f.shape[:2]) for a, f in zip(said["answers"], frames, strict=True)
-        ],
-        "times": [a["times"] for a in said["answers"]],
-        "contract": said["contract"],
-        "title": said["title"],
+    message = {
+        "open": {"headers": {}, **options},
+        "quality": {"smooth": smooth, "refine": refine},
+        "effect": effect,
+        "frames": [rgba(frame) for frame in frames],
     }
+    answers = page.evaluate(SEGMENT, message)["answers"]
+    return [
+        np.ascontiguousarray(unpacked(answer["shown"]).reshape(*frame.shape[:2], 4)[..., 2::-1])
+        for answer, frame in zip(answers, frames, strict=True)
+    ]
+
+
+def alphas(page: Any, frames: Sequence[Frame], **options: Any) -> list[Labels]:
+    """The same for the mask alone: 8-bit alpha, (H, W)."""
+    return [shown[..., 0] for shown in shown_by(page, frames, **options)]

@@ -1,0 +1,160 @@
+/**
+ * Pictures at other sizes, as OpenCV resamples them: half-pixel centres; area averaging when both sides shrink by
+ * 2 or more, else bilinear.
+ */
+
+/** @typedef {{width: number, height: number}} Size */
+
+// From this shrink factor on, bilinear sampling skips source pixels and aliases; area averaging does not.
+const AREA_FROM = 2;
+
+/**
+ * RGBA -> RGB at another size: bilinear, or area averaging when both sides shrink by 2 or more.
+ * @param {Uint8ClampedArray | Uint8Array} rgba
+ * @param {number} width
+ * @param {number} height
+ * @param {number} toWidth
+ * @param {number} toHeight
+ */
+export function resizeFrame(rgba, width, height, toWidth, toHeight) {
+  const taps = Math.min(width / toWidth, height / toHeight) >= AREA_FROM ? areaTaps : linearTaps;
+  const across = taps(width, toWidth);
+  const down = taps(height, toHeight);
+  const rowLength = toWidth * 3;
+  const rows = new Float32Array(height * rowLength);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0, out = y * rowLength; x < toWidth; x++, out += 3) {
+      let at = (y * width + across.first[x]) * 4;
+      for (let k = across.start[x]; k < across.start[x + 1]; k++, at += 4) {
+        const weight = across.weights[k];
+        rows[out] += rgba[at] * weight;
+        rows[out + 1] += rgba[at + 1] * weight;
+        rows[out + 2] += rgba[at + 2] * weight;
+      }
+    }
+  }
+  const result = new Uint8Array(toHeight * rowLength);
+  const sums = new Float32Array(rowLength);
+  for (let y = 0; y < toHeight; y++) {
+    sums.fill(0);
+    let at = down.first[y] * rowLength;
+    for (let k = down.start[y]; k < down.start[y + 1]; k++) {
+      const weight = down.weights[k];
+      for (let i = 0; i < rowLength; i++) sums[i] += rows[at++] * weight;
+    }
+    for (let i = 0, out = y * rowLength; i < rowLength; i++) result[out++] = sums[i] + 0.5;
+  }
+  return result;
+}
+
+/**
+ * For every output position the first source position and the weights from there on: weights
+ * `start[i]` up to `start[i + 1]` belong to output i.
+ * @typedef {{first: Int32Array, start: Int32Array, weights: Float32Array}} Taps
+ */
+
+/**
+ * @param {number} to
+ * @param {(i: number) => [number, number[]]} weigh First source position and its weights, for output i.
+ * @returns {Taps}
+ */
+function tapsOf(to, weigh) {
+  const first = new Int32Array(to);
+  const start = new Int32Array(to + 1);
+  const all = [];
+  for (let i = 0; i < to; i++) {
+    const [from, weights] = weigh(i);
+    first[i] = from;
+    all.push(...weights);
+    start[i + 1] = all.length;
+  }
+  return { first, start, weights: new Float32Array(all) };
+}
+
+/**
+ * Two neighbours, weighted by the distance to the centre of output pixel i.
+ * @param {number} from
+ * @param {number} to
+ */
+function linearTaps(from, to) {
+  const step = from / to;
+  return tapsOf(to, (i) => {
+    const center = Math.min(from - 1, Math.max(0, (i + 0.5) * step - 0.5));
+    const left = Math.min(Math.floor(center), Math.max(0, from - 2));
+    return from === 1 ? [0, [1]] : [left, [1 - (center - left), center - left]];
+  });
+}
+
+/**
+ * Every source pixel under output pixel i, weighted by how much of it lies there.
+ * @param {number} from
+ * @param {number} to
+ */
+function areaTaps(from, to) {
+  const step = from / to;
+  return tapsOf(to, (i) => {
+    const begin = i * step;
+    const end = Math.min(from, begin + step);
+    const weights = [];
+    let first = -1;
+    for (let s = Math.floor(begin); s < end && s < from; s++) {
+      const covered = Math.min(s + 1, end) - Math.max(s, begin);
+      if (covered < 1e-3) continue; // rounding of `begin`, not a pixel
+      if (first < 0) first = s;
+      weights.push(covered);
+    }
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return [first, weights.map((w) => w / sum)];
+  });
+}
+
+/**
+ * The frame's luma averaged down to a grid, as OpenCV rounds it.
+ * @param {Uint8ClampedArray | Uint8Array} rgba
+ * @param {Size} frame
+ * @param {Size} grid
+ * @returns {Uint8Array}
+ */
+export function smallLuma(rgba, frame, grid) {
+  const luma = (/** @type {number} */ at) =>
+    (rgba[4 * at] * 4899 + rgba[4 * at + 1] * 9617 + rgba[4 * at + 2] * 1868 + 8192) >> 14;
+  return Uint8Array.from(shrink(frame, grid, luma), Math.round);
+}
+
+/**
+ * Area average of a frame's values on a grid no larger than it.
+ * @param {Size} frame
+ * @param {Size} grid
+ * @param {(at: number) => number} value Of the pixel with this index.
+ */
+export function shrink(frame, grid, value) {
+  const across = areaTaps(frame.width, grid.width);
+  const down = areaTaps(frame.height, grid.height);
+  const rows = new Float32Array(frame.height * grid.width);
+  for (let y = 0; y < frame.height; y++) {
+    for (let x = 0; x < grid.width; x++) {
+      let at = y * frame.width + across.first[x];
+      let sum = 0;
+      for (let k = across.start[x]; k < across.start[x + 1]; k++) sum += value(at++) * across.weights[k];
+      rows[y * grid.width + x] = sum;
+    }
+  }
+  const result = new Float32Array(grid.height * grid.width);
+  for (let y = 0; y < grid.height; y++) {
+    let at = down.first[y] * grid.width;
+    for (let k = down.start[y]; k < down.start[y + 1]; k++) {
+      for (let x = 0; x < grid.width; x++) result[y * grid.width + x] += rows[at++] * down.weights[k];
+    }
+  }
+  return result;
+}
+
+/**
+ * Python's round(): halves go to the even neighbour.
+ * @param {number} value
+ */
+export function roundHalfEven(value) {
+  const floor = Math.floor(value);
+  if (value - floor !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}

@@ -1,10 +1,12 @@
-"""Frames over a WebSocket to a Python runtime, masks back.
+"""Frames over a WebSocket to a Python runtime, alpha back.
 
-The page sends binary messages: a frame number (uint32, little-endian), then a JPEG. It gets:
+The page sends, as text, ``{"type": "restart", "smooth": bool, "refine": bool}`` before the first frame of a
+stream (see :class:`~edge_deeplab.matte.Matte`), and as binary frames: a number (uint32), the time in
+milliseconds at which it was taken (float64), both little-endian, then a JPEG. It gets:
 
 - first, as text, ``{"type": "hello", "contract": JSON, "title": …}``;
 - per frame, binary: the number, milliseconds of preprocess, inference and postprocess (three float32,
-  little-endian), then a PNG at the frame's size, class ids in its red and 8-bit opacity in its green channel;
+  little-endian), then a gray PNG at the frame's size, the alpha;
 - ``{"type": "dropped", "ids": […]}`` for frames whose place a newer one took;
 - ``{"type": "refused", "id": …, "why": …}`` for a frame that is no JPEG or too large.
 """
@@ -14,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 
-import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edge_deeplab.errors import UserError
-from edge_deeplab.imaging import decode_image, encode_image
+from edge_deeplab.imaging import alpha_image, decode_image, encode_image
+from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import Runtime
 
 PROTOCOL = "edge-deeplab.1"
@@ -35,6 +38,9 @@ MOST_CLIENTS = 4
 
 BAD_DATA, TRY_AGAIN_LATER = 1003, 1013
 """WebSocket close codes (RFC 6455, 7.4)."""
+
+HEADER = struct.Struct("<Id")
+TIMES = struct.Struct("<I3f")
 
 
 @dataclass
@@ -54,12 +60,41 @@ class Mailbox:
 
     async def take(self) -> tuple[bytes, list[int]]:
         """The newest frame, and the numbers of those it took the place of."""
-        await self.filled.wait()
-        self.filled.clear()
-        assert self.message is not None  # noqa: S101  `filled` says so
+        while self.message is None:
+            await self.filled.wait()
+            self.filled.clear()
         message, dropped = self.message, self.dropped
         self.message, self.dropped = None, []
         return message, dropped
+
+
+class Stream:
+    """The frames of one page, one after the other."""
+
+    def __init__(self, model: Runtime, *, smooth: bool = True, refine: bool = True) -> None:
+        self.model = model
+        self.matte = Matte(smooth=smooth, refine=refine)
+        self.last = 0.0
+
+    def answer(self, message: bytes) -> bytes:
+        """One frame's message -> what is sent back.
+
+        Raises:
+            UserError: It is no JPEG, cut short or too large.
+        """
+        number, milliseconds = HEADER.unpack_from(message)
+        jpeg = message[HEADER.size :]
+        height, width = jpeg_size(jpeg)
+        if height * width > MOST_PIXELS:
+            raise UserError(f"The frame has {width}x{height} pixels; {MOST_PIXELS} is the most.")
+        frame = decode_image(jpeg, "the frame")
+        result = self.model.segment(frame)
+        begin = time.perf_counter()
+        seconds, self.last = max(0.0, (milliseconds - self.last) / 1000), milliseconds
+        alpha = alpha_image(self.matte.update(frame, result.logits, seconds))
+        after = result.times.postprocess + 1000 * (time.perf_counter() - begin)
+        times = TIMES.pack(number, result.times.preprocess, result.times.inference, after)
+        return times + encode_image("alpha.png", alpha, fast=True)
 
 
 class Live:
@@ -80,58 +115,68 @@ class Live:
             )
             return
         self.clients += 1
-        mailbox = Mailbox()
-        answering = asyncio.create_task(self._answer(socket, mailbox))
+        connection = Connection(self.model, socket)
+        tasks = {asyncio.ensure_future(work) for work in (connection.receive(), connection.answer())}
         try:
-            await socket.send_text(
-                json.dumps({"type": "hello", "contract": self.model.contract.to_json(), "title": self.title})
-            )
-            await self._receive(socket, mailbox)
+            hello = {"type": "hello", "contract": self.model.contract.to_json(), "title": self.title}
+            await socket.send_text(json.dumps(hello))
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         except WebSocketDisconnect:
             pass
         finally:
             self.clients -= 1
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _receive(self, socket: WebSocket, mailbox: Mailbox) -> None:
+
+class Connection:
+    """One page: what comes in, and what goes out."""
+
+    def __init__(self, model: Runtime, socket: WebSocket) -> None:
+        self.model, self.socket = model, socket
+        self.mailbox = Mailbox()
+        self.stream = Stream(model)
+
+    async def receive(self) -> None:
+        """Take in messages until the page leaves or sends nonsense."""
         while True:
-            event = await socket.receive()
+            event = await self.socket.receive()
             if event["type"] == "websocket.disconnect":
                 return
-            message = event.get("bytes")
-            if message is None or len(message) <= 4:
-                await socket.close(BAD_DATA, "A message must be a frame number and a JPEG.")
+            frame, text = event.get("bytes"), event.get("text")
+            if frame is not None and len(frame) > HEADER.size:
+                self.mailbox.put(frame)
+            elif not (text and self._restart(text)):
+                await self.socket.close(BAD_DATA, "A message must be a frame or a restart.")
                 return
-            mailbox.put(message)
 
-    async def _answer(self, socket: WebSocket, mailbox: Mailbox) -> None:
+    def _restart(self, text: str) -> bool:
+        try:
+            message = json.loads(text)
+            if message["type"] != "restart":
+                return False
+            smooth, refine = bool(message["smooth"]), bool(message["refine"])
+        except (ValueError, KeyError, TypeError):
+            return False
+        self.stream = Stream(self.model, smooth=smooth, refine=refine)
+        return True
+
+    async def answer(self) -> None:
+        """Work on the newest frame, again and again."""
         while True:
-            message, dropped = await mailbox.take()
+            message, dropped = await self.mailbox.take()
             if dropped:
-                await socket.send_text(json.dumps({"type": "dropped", "ids": dropped}))
+                await self.socket.send_text(json.dumps({"type": "dropped", "ids": dropped}))
             try:
-                answer = await asyncio.to_thread(self.segment, message)
+                answer = await asyncio.to_thread(self.stream.answer, message)
             except UserError as error:
                 refusal = {"type": "refused", "id": frame_number(message), "why": str(error)}
-                await socket.send_text(json.dumps(refusal))
+                await self.socket.send_text(json.dumps(refusal))
             else:
-                await socket.send_bytes(answer)
-
-    def segment(self, message: bytes) -> bytes:
-        """One frame's message -> its answer.
-
-        Raises:
-            UserError: It is no JPEG, cut short or too large.
-        """
-        jpeg = message[4:]
-        height, width = jpeg_size(jpeg)
-        if height * width > MOST_PIXELS:
-            raise UserError(f"The frame has {width}x{height} pixels; {MOST_PIXELS} is the most.")
-        result = self.model.segment(decode_image(jpeg, "the frame"))
-        picture = np.dstack([np.zeros_like(result.labels), result.alpha, result.labels])  # BGR
-        times = struct.pack("<3f", result.times.preprocess, result.times.inference, result.times.postprocess)
-        return message[:4] + times + encode_image("masks.png", picture, fast=True)
+                await self.socket.send_bytes(answer)
 
 
 def frame_number(message: bytes) -> int:

@@ -3,7 +3,7 @@
  */
 import { UserError } from './errors.js';
 import { Graphics } from './graphics.js';
-import { BLUR, MATTE, SHRINK, VIEWS } from './shaders.js';
+import { BLUR, MATTE, MOST_REACH, SHRINK, VIEWS } from './shaders.js';
 
 /** @typedef {import('./matte.js').Lines} Lines */
 /** @typedef {import('./graphics.js').Target} Target */
@@ -150,11 +150,10 @@ export class Compositor {
    */
   mean(into, weigh, sigma) {
     const { graphics, small, between } = this;
-    const values = { sigma: [Math.max(0.3, sigma)] };
-    const across = { ...values, direction: [1 / small.width, 0], weigh: [weigh] };
-    const down = { ...values, direction: [0, 1 / small.height], weigh: [WEIGHED] };
-    graphics.draw(between, BLUR, across, { picture: small.texture });
-    graphics.draw(into, BLUR, down, { picture: between.texture });
+    const bell = bellCurve(sigma);
+    const values = { bell, reach: [bell.length - 1] };
+    graphics.draw(between, BLUR, { ...values, direction: [1, 0], weigh: [weigh] }, { picture: small.texture });
+    graphics.draw(into, BLUR, { ...values, direction: [0, 1], weigh: [WEIGHED] }, { picture: between.texture });
   }
 
   /**
@@ -198,4 +197,15 @@ export class Compositor {
     this.graphics.upload(this.backdrop, source);
     this.gl.generateMipmap(this.gl.TEXTURE_2D);
   }
+}
+
+/**
+ * A Gaussian by distance, from 0 on; all of it, to both sides, sums up to 1.
+ * @param {number} sigma
+ */
+function bellCurve(sigma) {
+  const reach = Math.min(MOST_REACH, Math.ceil(2.5 * Math.max(0.3, sigma)));
+  const bell = Array.from({ length: reach + 1 }, (_, i) => Math.exp((-0.5 * i * i) / (sigma * sigma)));
+  const sum = 2 * bell.reduce((a, b) => a + b) - bell[0];
+  return bell.map((value) => value / sum);
 }

@@ -11,6 +11,9 @@ import { COVER } from './shaders.js';
 
 const WHOLE = [1, 1, 0, 0];
 
+/** Uniforms of two numbers. All others are a number or a list of them, but for `view`. */
+const PAIRS = new Set(['texel', 'direction', 'cover']);
+
 export class Graphics {
   /** @param {WebGL2RenderingContext} gl */
   constructor(gl) {
@@ -72,7 +75,7 @@ export class Graphics {
    * Cover a target, or a part of the canvas, with what a fragment shader makes of some textures.
    * @param {Target | Part} into
    * @param {string} shader
-   * @param {Record<string, number[]>} values Of its uniforms: floats and vectors.
+   * @param {Record<string, number[]>} values Of its uniforms.
    * @param {Record<string, WebGLTexture>} textures
    */
   draw(into, shader, values, textures) {
@@ -87,9 +90,11 @@ export class Graphics {
       gl.uniform1i(gl.getUniformLocation(program, name), unit);
     });
     gl.activeTexture(gl.TEXTURE0);
-    const setters = [gl.uniform1fv, gl.uniform2fv, gl.uniform3fv, gl.uniform4fv];
     for (const [name, value] of Object.entries({ view: WHOLE, ...values })) {
-      setters[value.length - 1].call(gl, gl.getUniformLocation(program, name), value);
+      const location = gl.getUniformLocation(program, name);
+      if (name === 'view') gl.uniform4fv(location, value);
+      else if (PAIRS.has(name)) gl.uniform2fv(location, value);
+      else gl.uniform1fv(location, value);
     }
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }

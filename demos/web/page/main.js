@@ -43,7 +43,7 @@ class App {
     const opening = this.openEngine(model, backend);
     this.engine = opening;
     before?.then((engine) => engine.close(), () => {});
-    showState(this.source ? 'live' : null, `Loading ${model}\u2026`);
+    if (this.source) showState(null, `Loading ${model}\u2026`);
     opening.then(
       (engine) => {
         if (this.engine !== opening) return;
@@ -99,6 +99,7 @@ class App {
       this.fail(error);
       return;
     }
+    showState(null, 'Loading the model\u2026');
     this.form.set('mirror', this.source.live);
     if (!this.engine) this.loadEngine();
     const engine = this.engine;
@@ -207,8 +208,8 @@ class App {
     const backends = server ? [['server', server.title]] : [];
     if (browser || !server) {
       const threads = threadsHere();
-      backends.push(['wasm', `This browser: WASM, ${threads} thread${threads > 1 ? 's' : ''}`]);
-      if (await hasWebGpu()) backends.push(['webgpu', 'This browser: WebGPU']);
+      backends.push(['wasm', `WASM, ${threads} thread${threads > 1 ? 's' : ''}`]);
+      if (await hasWebGpu()) backends.push(['webgpu', 'WebGPU']);
     }
     fillSelect('model', models.map(({ name }) => [name, name]), this.config.model);
     fillSelect('backend', backends, backends[0][0]);

@@ -43,6 +43,9 @@ void main() {
   }
 }`;
 
+/** Most pixels to either side that BLUR looks at. */
+export const MOST_REACH = 48;
+
 /**
  * One direction of a Gaussian mean of colours, each with a weight; the sum of weights goes into the fourth
  * channel. Weights: the small alpha a itself (person), 1 - a (background), 1 - 2a (no trace of a person), or
@@ -50,25 +53,23 @@ void main() {
  */
 export const BLUR = `${HEAD}
 uniform sampler2D picture;
-uniform vec2 direction; // one pixel along x or y
-uniform float sigma; // in pixels
+uniform vec2 direction; // (1, 0) or (0, 1)
+uniform float bell[${MOST_REACH + 1}]; // by distance in pixels; all of it, to both sides, sums up to 1
+uniform float reach;
 uniform float weigh; // 0: already weighed, 1: person, 2: background, 3: background only
+vec4 at(ivec2 place, ivec2 last) {
+  vec4 here = texelFetch(picture, clamp(place, ivec2(0), last), 0);
+  if (weigh < 0.5) return here;
+  float weight = weigh < 1.5 ? here.a : weigh < 2.5 ? 1.0 - here.a : 1.0 - 2.0 * here.a;
+  weight = max(weight, 0.001);
+  return vec4(here.rgb * weight, weight);
+}
 void main() {
-  int radius = int(ceil(2.5 * sigma));
-  vec4 sum = vec4(0.0);
-  float total = 0.0;
-  for (int i = -radius; i <= radius; i++) {
-    float near = exp(-0.5 * float(i * i) / (sigma * sigma));
-    vec4 here = texture(picture, uv + float(i) * direction);
-    if (weigh > 0.5) {
-      float weight = weigh < 1.5 ? here.a : weigh < 2.5 ? 1.0 - here.a : 1.0 - 2.0 * here.a;
-      weight = max(weight, 0.001);
-      here = vec4(here.rgb * weight, weight);
-    }
-    sum += near * here;
-    total += near;
+  ivec2 last = textureSize(picture, 0) - 1, place = ivec2(gl_FragCoord.xy), stride = ivec2(direction);
+  color = bell[0] * at(place, last);
+  for (int i = 1; i <= int(reach); i++) {
+    color += bell[i] * (at(place - i * stride, last) + at(place + i * stride, last));
   }
-  color = sum / total;
 }`;
 
 const COMPOSE = `${HEAD}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.demos.web.support import HELPERS, clips, film, moving_sample, served, y4m
+from tests.demos.web.support import HELPERS, clips, served
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+from fake_camera import camera_flags, chromium, moving_sample, read_film, write_y4m  # isort: skip  (support makes it found)
 
 FLAGS = (
     "--no-sandbox",  # containers often forbid what the sandbox needs
@@ -21,11 +19,6 @@ FLAGS = (
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
 )
-
-
-def chromium() -> str | None:
-    """A Chromium of the system; $EDGE_DEEPLAB_CHROMIUM names another one."""
-    return os.environ.get("EDGE_DEEPLAB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 Launch = Callable[..., Any]
@@ -48,14 +41,14 @@ def launch() -> Iterator[Launch]:
 @pytest.fixture(scope="session")
 def camera_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the fake camera sees: a person signing, or the packaged photo moved about."""
-    frames = film(clips()[0], 30) if clips() else moving_sample(30)
-    return y4m(tmp_path_factory.mktemp("camera") / "camera.y4m", frames)
+    frames = read_film(clips()[0], 30) if clips() else moving_sample(30)
+    return write_y4m(tmp_path_factory.mktemp("camera") / "camera.y4m", frames)
 
 
 @pytest.fixture(scope="session")
 def browser(launch: Launch, camera_film: Path) -> Iterator[Any]:
     """With a fake camera; a context must be granted its use."""
-    running = launch("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera_film}")
+    running = launch(*camera_flags(camera_film))
     yield running
     running.close()
 

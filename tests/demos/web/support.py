@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_deeplab.imaging import Frame, Labels, read_image
+from edge_deeplab.imaging import Frame, Labels
 
 if TYPE_CHECKING:
     from edge_deeplab.demos.web.app import Site
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "benchmarks"))  # whose camera these tests use, too
 SHARED_VIDEOS = ROOT.parent / "shared" / "video"
-SAMPLE = ROOT / "export" / "sample.jpg"
 
 
 @contextmanager
@@ -47,35 +48,6 @@ def served(site: Site) -> Iterator[str]:
 def clips() -> list[Path]:
     """Films of people, where this machine has them beside the checkout."""
     return sorted(SHARED_VIDEOS.glob("*.mkv"))
-
-
-def film(path: Path, count: int, *, every: int = 1) -> list[Frame]:
-    """Some frames of a film, BGR."""
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    for index in range(count * every):
-        there, frame = capture.read()
-        if there and index % every == 0:
-            frames.append(np.asarray(frame, np.uint8))
-    capture.release()
-    return frames
-
-
-def moving_sample(count: int) -> list[Frame]:
-    """The packaged photo, its person wandering from side to side: BGR 640x480."""
-    photo = cv2.resize(read_image(SAMPLE), (800, 800), interpolation=cv2.INTER_AREA)
-    lefts = (80 + 80 * np.sin(np.linspace(0, 2 * np.pi, count, endpoint=False))).astype(int)
-    return [np.ascontiguousarray(photo[60:540, left : left + 640]) for left in lefts]
-
-
-def y4m(path: Path, frames: Sequence[Frame], *, rate: int = 30) -> Path:
-    """Write a film that Chromium takes for a camera; it plays in a loop."""
-    height, width = frames[0].shape[:2]
-    with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F{rate}:1 Ip A1:1 C420jpeg\n".encode())
-        for frame in frames:
-            file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes())
-    return path
 
 
 # -- to and from the browser ---------------------------------------------------------------------

@@ -14,8 +14,10 @@ from edge_deeplab.imaging import Frame, preprocess, read_image
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import InputContract
 from tests.demos.web.conftest import MakeVisit
-from tests.demos.web.support import SAMPLE, alphas, clips, film, packed, rgba, served, unpacked
+from tests.demos.web.support import alphas, clips, packed, rgba, served, unpacked
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
+
+from fake_camera import SAMPLE, read_film  # isort: skip
 
 AGREEMENT = 0.99
 """Share of pixels with the same class. What differs lies on the edge: resampling rounds differently by 1."""
@@ -62,7 +64,7 @@ def test_threads_give_the_same_mask(page: Any, site: str) -> None:
 @needs_clips
 @pytest.mark.parametrize("clip", clips(), ids=lambda path: path.stem)
 def test_frames_of_a_film_have_the_masks_that_python_gives_them(page: Any, site: str, clip: Path) -> None:
-    assert agreement(page, film(clip, 2, every=30), site, backend="wasm", threads=1) >= AGREEMENT
+    assert agreement(page, read_film(clip, 2, every=30), site, backend="wasm", threads=1) >= AGREEMENT
 
 
 LIVE = """

@@ -12,8 +12,10 @@ import pytest
 
 from edge_deeplab.imaging import Frame
 from tests.demos.web.conftest import Launch, MakeVisit, Visit
-from tests.demos.web.support import SAMPLE, served
+from tests.demos.web.support import served
 from tests.runtimes.artefacts import toy_onnx
+
+from fake_camera import SAMPLE  # isort: skip
 
 Start = Callable[..., Visit]
 

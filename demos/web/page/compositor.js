@@ -3,7 +3,7 @@
  */
 import { UserError } from './errors.js';
 import { Graphics } from './graphics.js';
-import { BLUR, MATTE, MOST_REACH, SHRINK, VIEWS } from './shaders.js';
+import { MATTE, MEAN, MOST_REACH, SHRINK, VIEWS } from './shaders.js';
 
 /** @typedef {import('./matte.js').Lines} Lines */
 /** @typedef {import('./graphics.js').Target} Target */
@@ -23,11 +23,16 @@ import { BLUR, MATTE, MOST_REACH, SHRINK, VIEWS } from './shaders.js';
 
 // As in edge_deeplab/composite.py.
 const SMALL = 240; // long side of the pictures that are blurred
-const BAND = 1 / 64; // radius in which colours are gathered at an edge, of the long side
-const WEIGHED = 0;
-const PERSON = 1;
-const BACKGROUND = 2;
-const BACKGROUND_ONLY = 3;
+const BAND = 1 / 48; // radius in which colours are gathered at an edge, of the long side
+
+const LIGHT = 10; // long side of the backdrop's mipmap whose pixels are as wide as the blur of its light
+
+// Weights by alpha: slope, offset, least.
+const NO_PERSON = [-8, 1, 1e-4];
+const SURELY_BEHIND = [-4, 1, 1e-3];
+const SURELY_PERSON = [4, -3, 1e-3];
+const BEHIND = [-1, 1, 0];
+const WEIGHED = [0, 0, 0];
 
 export class Compositor {
   /** @param {HTMLCanvasElement | OffscreenCanvas} canvas */
@@ -50,6 +55,7 @@ export class Compositor {
     this.between = this.graphics.target();
     this.behind = this.graphics.target();
     this.person = this.graphics.target();
+    this.edge = this.graphics.target();
     /** @type {{source: TexImageSource | null, width: number, height: number}} */
     this.shownBackdrop = { source: null, width: 1, height: 1 };
   }
@@ -123,7 +129,7 @@ export class Compositor {
     const factor = Math.min(1, SMALL / Math.max(frame.width, frame.height));
     const width = Math.max(1, Math.round(frame.width * factor));
     const height = Math.max(1, Math.round(frame.height * factor));
-    for (const target of [small, this.between, this.behind, this.person]) {
+    for (const target of [small, this.between, this.behind, this.person, this.edge]) {
       graphics.size(target, width, height, graphics.precise);
     }
     graphics.draw(
@@ -134,26 +140,25 @@ export class Compositor {
     );
     const long = Math.max(width, height);
     if (effect === 'blur') {
-      this.mean(this.behind, BACKGROUND_ONLY, (blur * long) / 60);
-    } else {
-      // As wide as the box of that radius.
-      const edge = (2 * Math.max(1, Math.round(BAND * long)) + 1) / Math.sqrt(12);
-      this.mean(this.behind, BACKGROUND, edge);
-      this.mean(this.person, PERSON, edge);
+      this.mean(this.behind, NO_PERSON, bell((blur * long) / 60));
+      return;
     }
+    const near = box(Math.max(1, Math.round(BAND * long)));
+    this.mean(this.behind, SURELY_BEHIND, near);
+    this.mean(this.person, SURELY_PERSON, near);
+    if (effect === 'replace') this.mean(this.edge, BEHIND, bell(BAND * long));
   }
 
   /**
    * @param {Target} into
-   * @param {number} weigh
-   * @param {number} sigma In pixels of the small picture.
+   * @param {number[]} weigh
+   * @param {number[]} window By distance.
    */
-  mean(into, weigh, sigma) {
+  mean(into, weigh, window) {
     const { graphics, small, between } = this;
-    const bell = bellCurve(sigma);
-    const values = { bell, reach: [bell.length - 1] };
-    graphics.draw(between, BLUR, { ...values, direction: [1, 0], weigh: [weigh] }, { picture: small.texture });
-    graphics.draw(into, BLUR, { ...values, direction: [0, 1], weigh: [WEIGHED] }, { picture: between.texture });
+    const values = { window, reach: [window.length - 1] };
+    graphics.draw(between, MEAN, { ...values, direction: [1, 0], weigh }, { picture: small.texture });
+    graphics.draw(into, MEAN, { ...values, direction: [0, 1], weigh: WEIGHED }, { picture: between.texture });
   }
 
   /**
@@ -173,13 +178,14 @@ export class Compositor {
         // The canvas's rows run upwards, the pictures' downwards.
         view: [look.mirror ? -1 : 1, -1, look.mirror ? 1 : 0, 1],
         cover: aspect > 1 ? [1 / aspect, 1] : [1, aspect],
-        lightLevel: [Math.max(0, Math.log2(Math.max(width, height) / 16))],
+        lightLevel: [Math.max(0, Math.log2(Math.max(width, height) / LIGHT))],
       },
       {
         frame: frame.texture,
         alpha: this.alpha.texture,
         behind: this.behind.texture,
         person: this.person.texture,
+        edge: this.edge.texture,
         backdrop: this.backdrop,
       },
     );
@@ -201,11 +207,20 @@ export class Compositor {
 
 /**
  * A Gaussian by distance, from 0 on; all of it, to both sides, sums up to 1.
- * @param {number} sigma
+ * @param {number} sigma In pixels.
  */
-function bellCurve(sigma) {
-  const reach = Math.min(MOST_REACH, Math.ceil(2.5 * Math.max(0.3, sigma)));
-  const bell = Array.from({ length: reach + 1 }, (_, i) => Math.exp((-0.5 * i * i) / (sigma * sigma)));
-  const sum = 2 * bell.reduce((a, b) => a + b) - bell[0];
-  return bell.map((value) => value / sum);
+function bell(sigma) {
+  const wide = Math.max(0.3, sigma);
+  const reach = Math.min(MOST_REACH, Math.ceil(3 * wide));
+  const values = Array.from({ length: reach + 1 }, (_, i) => Math.exp((-0.5 * i * i) / (wide * wide)));
+  const sum = 2 * values.reduce((a, b) => a + b) - values[0];
+  return values.map((value) => value / sum);
+}
+
+/**
+ * The same for a plain mean.
+ * @param {number} radius In pixels.
+ */
+function box(radius) {
+  return Array(radius + 1).fill(1 / (2 * radius + 1));
 }

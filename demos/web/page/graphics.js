@@ -11,8 +11,17 @@ import { COVER } from './shaders.js';
 
 const WHOLE = [1, 1, 0, 0];
 
-/** Uniforms of two numbers. All others are a number or a list of them, but for `view`. */
-const PAIRS = new Set(['texel', 'direction', 'cover']);
+/**
+ * How a uniform that is a vector is set; all others are a number or an array of them.
+ * @type {Record<string, 'uniform2fv' | 'uniform3fv' | 'uniform4fv'>}
+ */
+const VECTORS = {
+  view: 'uniform4fv',
+  texel: 'uniform2fv',
+  direction: 'uniform2fv',
+  cover: 'uniform2fv',
+  weigh: 'uniform3fv',
+};
 
 export class Graphics {
   /** @param {WebGL2RenderingContext} gl */
@@ -91,10 +100,8 @@ export class Graphics {
     });
     gl.activeTexture(gl.TEXTURE0);
     for (const [name, value] of Object.entries({ view: WHOLE, ...values })) {
-      const location = gl.getUniformLocation(program, name);
-      if (name === 'view') gl.uniform4fv(location, value);
-      else if (PAIRS.has(name)) gl.uniform2fv(location, value);
-      else gl.uniform1fv(location, value);
+      const set = VECTORS[name] ?? 'uniform1fv';
+      gl[set](gl.getUniformLocation(program, name), value);
     }
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }

@@ -31,6 +31,9 @@ void main() {
   color = vec4(clamp(alpha, 0.0, 1.0));
 }`;
 
+/** Most pixels to either side that MEAN looks at. */
+export const MOST_REACH = 48;
+
 /** Frame and alpha at a smaller size: colour, and alpha in its fourth channel. */
 export const SHRINK = `${HEAD}
 uniform sampler2D frame, alpha;
@@ -43,37 +46,32 @@ void main() {
   }
 }`;
 
-/** Most pixels to either side that BLUR looks at. */
-export const MOST_REACH = 48;
-
 /**
- * One direction of a Gaussian mean of colours, each with a weight; the sum of weights goes into the fourth
- * channel. Weights: the small alpha a itself (person), 1 - a (background), 1 - 2a (no trace of a person), or
- * what is there already, in the second direction.
+ * One direction of a weighted mean of colours; the sum of weights goes into the fourth channel. The weight of a
+ * pixel depends on its alpha, in the fourth channel of the picture; in the second direction it is there already.
  */
-export const BLUR = `${HEAD}
+export const MEAN = `${HEAD}
 uniform sampler2D picture;
 uniform vec2 direction; // (1, 0) or (0, 1)
-uniform float bell[${MOST_REACH + 1}]; // by distance in pixels; all of it, to both sides, sums up to 1
+uniform float window[${MOST_REACH + 1}]; // by distance in pixels; all of it, to both sides, sums up to 1
 uniform float reach;
-uniform float weigh; // 0: already weighed, 1: person, 2: background, 3: background only
+uniform vec3 weigh; // weight = max(x * alpha + y, z); all 0: weighed already
 vec4 at(ivec2 place, ivec2 last) {
   vec4 here = texelFetch(picture, clamp(place, ivec2(0), last), 0);
-  if (weigh < 0.5) return here;
-  float weight = weigh < 1.5 ? here.a : weigh < 2.5 ? 1.0 - here.a : 1.0 - 2.0 * here.a;
-  weight = max(weight, 0.001);
+  if (weigh == vec3(0.0)) return here;
+  float weight = max(weigh.x * here.a + weigh.y, weigh.z);
   return vec4(here.rgb * weight, weight);
 }
 void main() {
   ivec2 last = textureSize(picture, 0) - 1, place = ivec2(gl_FragCoord.xy), stride = ivec2(direction);
-  color = bell[0] * at(place, last);
+  color = window[0] * at(place, last);
   for (int i = 1; i <= int(reach); i++) {
-    color += bell[i] * (at(place - i * stride, last) + at(place + i * stride, last));
+    color += window[i] * (at(place - i * stride, last) + at(place + i * stride, last));
   }
 }`;
 
 const COMPOSE = `${HEAD}
-uniform sampler2D frame, alpha, behind, person, backdrop;
+uniform sampler2D frame, alpha, behind, person, edge, backdrop;
 uniform vec2 cover; // scale of uv that makes the backdrop fill the frame
 uniform float lightLevel; // of the backdrop's mipmaps
 
@@ -113,7 +111,7 @@ void main() {
   float a = texture(alpha, uv).r;
   vec2 at = (uv - 0.5) * cover + 0.5;
   // The new background's light falls around the rim of the person.
-  float rim = 0.5 * texture(behind, uv).a;
+  float rim = 0.5 * max(texture(edge, uv).a - 0.01, 0.0);
   vec3 front = mix(unmixed(a), textureLod(backdrop, at, lightLevel).rgb, rim);
   color = vec4(mix(texture(backdrop, at).rgb, front, a), 1.0);
 }`,

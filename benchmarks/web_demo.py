@@ -1,8 +1,8 @@
 """How fast is the browser demo? Frames per second and latency as the page itself shows them.
 
-Starts `edge-deeplab demo web --server-runtime` and a Chromium whose camera shows a film at 30 frames a second,
-and lets the ways to run the model take turns in one page. Without ``--headed`` Chromium has no window, and on
-most machines then draws without a GPU, which makes "rest" longer than a visitor sees.
+Starts `edge-deeplab demo web --server-runtime` and a Chromium whose camera shows a film at 30 frames a
+second, and lets the ways to run the model take turns in one page. Without `--headed` Chromium has no
+window, and on most machines then draws without a GPU, which makes "rest" longer than a visitor sees.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from statistics import median
 from typing import Any
 
 from fake_camera import camera_flags, chromium, moving_sample, read_film, write_y4m
-from measuring import as_markdown, as_text, exit_status, load_average, machine, warn_if_busy
+from measuring import as_text, exit_status, load_average, machine, warn_if_busy
 
+from edge_deeplab.bench.tables import as_markdown
 from edge_deeplab.cli.arguments import bar, positive
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.files import write_text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_deeplab.imaging import Frame, preprocess, read_image
+from edge_deeplab import composite, matte, refine, temporal
+from edge_deeplab.imaging import Floats, Frame, alpha_image, preprocess, read_image
+from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import InputContract
 from tests.demos.web.conftest import MakeVisit
-from tests.demos.web.support import alphas, clips, packed, rgba, served, unpacked
+from tests.demos.web.support import ROOT, alphas, clips, packed, rgba, served, shown_by, unpacked
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
-from fake_camera import SAMPLE, read_film  # isort: skip
+from fake_camera import SAMPLE, moving_sample, read_film  # isort: skip
+
+PAGE = ROOT / "demos" / "web" / "page"
 
 AGREEMENT = 0.99
 """Share of pixels with the same class. What differs lies on the edge: resampling rounds differently by 1."""
@@ -112,6 +117,75 @@ def test_frames_of_the_camera_have_the_masks_that_python_gives_them(visit: MakeV
             assert ((alpha >= 128) == result.labels).mean() >= AGREEMENT
             assert result.labels.mean() > 0.05, "the camera shows no person"
     assert visitor.errors == []
+
+
+# -- what is made of the answers -----------------------------------------------------------------
+
+
+def film_or_sample() -> list[Frame]:
+    """Five frames a third of a second apart, and the last one again: motion and rest."""
+    frames = read_film(clips()[0], 5, every=10) if clips() else moving_sample(5)
+    return [*frames, frames[-1], frames[-1]]
+
+
+@pytest.mark.parametrize("quality", [(True, True), (True, False), (False, True)], ids=str)
+def test_mattes_over_time_are_those_of_python(page: Any, site: str, quality: tuple[bool, bool]) -> None:
+    smooth, refine = quality
+    frames = film_or_sample()
+    url = f"{site}/models/portrait.onnx"
+    shown = alphas(page, frames, smooth=smooth, refine=refine, url=url, backend="wasm", threads=1)
+    stream = Matte(smooth=smooth, refine=refine)
+    with open_model("portrait", threads=1) as runtime:
+        for frame, alpha in zip(frames, shown, strict=True):
+            expected = alpha_image(stream.update(frame, runtime.segment(frame).logits, 1 / 30))
+            assert ((alpha >= 128) == (expected >= 128)).mean() >= AGREEMENT
+            assert np.abs(alpha.astype(int) - expected).mean() < 1
+
+
+EFFECTS: dict[str, Callable[[Frame, Floats], Frame]] = {
+    "blur": composite.blur_background,
+    "replace": lambda frame, alpha: composite.replace_background(
+        frame, alpha, composite.plain((0, 176, 64), *alpha.shape)
+    ),
+    "cutout": lambda frame, alpha: composite.unmix(frame, alpha),
+}
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_effects_look_as_in_python(page: Any, site: str, effect: str) -> None:
+    frame = read_image(SAMPLE)
+    url = f"{site}/models/portrait.onnx"
+    options = {"smooth": True, "refine": True, "url": url, "backend": "wasm", "threads": 1}
+    shown = shown_by(page, [frame], effect=effect, **options)[0].astype(int)
+    with open_model("portrait", threads=1) as runtime:
+        alpha = Matte().update(frame, runtime.segment(frame).logits)
+    difference = np.abs(shown - EFFECTS[effect](frame, alpha)).max(axis=2)
+    if effect == "cutout":  # a colour without opacity cannot be read back
+        difference = difference[alpha > 0.5]
+    assert np.abs(difference).mean() < 1
+    assert np.percentile(difference, 99.5) < 12
+    assert np.abs(shown - frame).mean() > 2, "the effect does nothing"
+
+
+CONSTANTS = {
+    "matte.js": (matte, temporal, refine),
+    "compositor.js": (composite,),
+}
+
+
+def test_constants_are_those_of_python() -> None:
+    compared = set()
+    for name, modules in CONSTANTS.items():
+        text = (PAGE / name).read_text(encoding="utf-8")
+        for constant, value in re.findall(r"^const ([A-Z_]+) = ([\d./e -]+);", text, re.MULTILINE):
+            numerator, _, denominator = value.partition(" / ")
+            for module in modules:
+                if hasattr(module, constant):
+                    expected = float(numerator) / float(denominator or 1)
+                    assert getattr(module, constant) == pytest.approx(expected), constant
+                    compared.add(constant)
+    assert {"GRID", "SURE", "MEMORY_S", "LINGER_S", "STILL", "MOVING", "REACH"} < compared
+    assert {"RADIUS", "EPSILON", "CONTRAST", "SMALL", "BAND"} < compared
 
 
 # -- every kind of model -------------------------------------------------------------------------
@@ -253,7 +327,7 @@ def test_python_and_the_page_know_the_same_fields() -> None:
     """A field the page does not check must be one that it need not know."""
     from dataclasses import fields
 
-    text = (Path(__file__).parents[3] / "demos/web/page/contract.js").read_text(encoding="utf-8")
+    text = (PAGE / "contract.js").read_text(encoding="utf-8")
     checks = text[text.index("const CHECKS") : text.index("};")]
     unknown = {f.name for f in fields(InputContract) if f" {f.name}:" not in checks}
     assert unknown == {"variant", "dynamic", "metrics", "quantization"}

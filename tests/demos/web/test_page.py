@@ -63,7 +63,7 @@ def test_all_modes(start: Start, site: str, tmp_path: Path) -> None:
     page.get_by_role("button", name="Pause").click()  # one frame for all pictures
     page.wait_for_timeout(500)
     pictures = {}
-    for name in ("Blur", "Replace", "Cut-out", "Mask", "Side by side"):
+    for name in ("Blur", "Side by side", "Replace", "Cut-out", "Mask"):  # beside: the mode before
         page.get_by_label(name, exact=True).check()
         pictures[name] = saved(visitor, tmp_path)
     assert visitor.errors == []

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_deeplab.imaging import Frame
+from edge_deeplab.imaging import Frame, Labels, alpha_image
+from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import Runtime, open_model
-from tests.demos.web.support import served
+from tests.demos.web.support import alphas, served
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
 pytest.importorskip("starlette", reason="the extra `web` is not installed")
@@ -75,41 +76,51 @@ def jpeg(frame: Frame) -> bytes:
 
 
 def message(number: int, data: bytes) -> bytes:
-    return struct.pack("<I", number) + data
+    """A frame of a stream at 30 a second."""
+    return struct.pack("<Id", number, number * 1000 / 30) + data
 
 
-def read(answer: bytes) -> tuple[int, tuple[float, ...], Frame]:
-    """Number, milliseconds of each stage, and the picture as BGR."""
-    masks = cv2.imdecode(np.frombuffer(answer[16:], np.uint8), cv2.IMREAD_UNCHANGED)
+def read(answer: bytes) -> tuple[int, tuple[float, ...], Labels]:
+    """Number, milliseconds of each stage, and the alpha."""
+    alpha = cv2.imdecode(np.frombuffer(answer[16:], np.uint8), cv2.IMREAD_UNCHANGED)
     return (
         int.from_bytes(answer[:4], "little"),
         struct.unpack("<3f", answer[4:16]),
-        np.asarray(masks, np.uint8),
+        np.asarray(alpha, np.uint8),
     )
 
 
 # -- frames and masks ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "quality", [{}, {"smooth": False, "refine": True}, {"smooth": False, "refine": False}]
+)
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_answer_is_the_runtimes(tmp_path: Path, classes: int) -> None:
+def test_the_answer_is_that_of_runtime_and_matte(
+    tmp_path: Path, classes: int, quality: dict[str, bool]
+) -> None:
     contract = toy_contract() if classes == 2 else toy_contract(classes=RED_GREEN_BLUE)
-    data = jpeg(picture(120, 200))
+    frames = [jpeg(picture(120, 200, seed=seed)) for seed in (1, 1, 2)]
     with open_model(toy_onnx(tmp_path / "toy.onnx", contract), threads=1) as model:
         with served(Site("toy", {}, Live(model))) as url, connect(url) as socket:
             hello = json.loads(socket.recv())
-            socket.send(message(7, data))
-            number, times, masks = read(socket.recv())
-        expected = model.segment(np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), 1), np.uint8))
+            if quality:
+                socket.send(json.dumps({"type": "restart", **quality}))
+            answers = []
+            for number, data in enumerate(frames):
+                socket.send(message(number, data))
+                answers.append(read(socket.recv()))
+        matte = Matte(**quality)
+        for number, data in enumerate(frames):
+            frame = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), 1), np.uint8)
+            alpha = alpha_image(matte.update(frame, model.segment(frame).logits, 1 / 30))
+            assert answers[number][0] == number
+            assert all(t > 0 for t in answers[number][1])
+            assert np.array_equal(answers[number][2], alpha)
     assert hello["type"] == "hello"
     assert hello["contract"] == contract.to_json()
     assert hello["title"].startswith("Server: ONNX Runtime")
-    assert number == 7
-    assert all(t > 0 for t in times)
-    blue, green, red = cv2.split(masks)
-    assert np.array_equal(red, expected.labels)
-    assert np.array_equal(green, expected.alpha)
-    assert not blue.any()
 
 
 def test_the_newest_frame_wins(live: Live, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +194,15 @@ def test_the_size_in_a_header(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "code"),
-    [(bytes(MOST_BYTES + 1), 1009), ("text", 1003), (b"123", 1003)],
-    ids=["large", "text", "short"],
+    [
+        (bytes(MOST_BYTES + 1), 1009),
+        ("text", 1003),
+        ("{}", 1003),
+        ('["restart"]', 1003),
+        ('{"type": "restart"}', 1003),
+        (b"123456789012", 1003),
+    ],
+    ids=["large", "text", "object", "list", "half", "short"],
 )
 def test_nonsense_ends_the_connection_and_no_other(address: str, sent: bytes | str, code: int) -> None:
     with connect(address) as other, connect(address) as socket:
@@ -318,8 +336,6 @@ def test_headers(address: str) -> None:
 
 
 def test_the_page_shows_what_the_server_makes_of_it(visit: Any, guarded: str, runtime: Runtime) -> None:
-    from tests.demos.web.support import segment_in
-
     visitor = visit()
     visitor.page.goto(f"{guarded}/#token={TOKEN}")
     visitor.page.get_by_role("button", name="Start camera").click()
@@ -329,11 +345,28 @@ def test_the_page_shows_what_the_server_makes_of_it(visit: Any, guarded: str, ru
     assert "Frames go to 127.0.0.1" in visitor.page.inner_text("#privacy")
     visitor.page.get_by_role("button", name="Stop").click()
     frames = [picture(480, 640, seed=3), picture(100, 150, seed=4)]
-    answer = segment_in(visitor.page, frames, backend="server", token=TOKEN)
-    for frame, labels in zip(frames, answer["labels"], strict=True):
+    shown = alphas(visitor.page, frames, backend="server", token=TOKEN)
+    for frame, alpha in zip(frames, shown, strict=True):
         # Not all pixels: the frame goes out as JPEG.
-        assert (labels == runtime.segment(frame).labels).mean() >= 0.99
+        assert ((alpha >= 128) == runtime.segment(frame).labels).mean() >= 0.99
     assert visitor.errors == []
+
+
+def test_a_runtime_that_fails_is_told(
+    visit: Any, live: Live, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in a runtime must end the connection, or the page would wait for ever."""
+
+    def broken(tensor: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runtime, "infer", broken)
+    with served(Site("toy", {}, live)) as url:
+        visitor = visit()
+        visitor.page.goto(url)
+        visitor.page.get_by_role("button", name="Start camera").click()
+        visitor.state("problem")
+        assert "connection to the server was lost" in visitor.page.get_by_role("alert").inner_text()
 
 
 def test_without_its_token_the_page_says_so(visit: Any, guarded: str) -> None:

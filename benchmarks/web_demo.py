@@ -65,7 +65,7 @@ def measure(page: Any, backends: Sequence[str], *, rounds: int, seconds: int, mo
         for backend in backends:
             page.select_option("select[name=backend]", backend)
             # The turn begins when the new engine answers.
-            page.wait_for_function("document.querySelector('#busy').textContent === ''", timeout=120_000)
+            page.wait_for_selector("#busy:empty", state="attached", timeout=120_000)
             page.wait_for_timeout(1000 * SETTLE_S)
             samples = []
             for _ in range(seconds):

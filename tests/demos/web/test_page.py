@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_a_new_background_from_a_file(start: Start, site: str, tmp_path: Path) -
 
 def test_figures_are_shown(start: Start) -> None:
     visitor = start()
-    visitor.page.wait_for_function("document.querySelector('#fps').textContent > 0", timeout=60_000)
+    visitor.page.locator("#fps", has_text=re.compile(r"\d")).wait_for(timeout=60_000)
     for name, unit in (("latency", " ms"), ("network", " ms"), ("rest", " ms"), ("dropped", "")):
         text = visitor.page.inner_text(f"#{name}")
         assert text.endswith(unit)

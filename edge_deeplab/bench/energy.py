@@ -26,8 +26,8 @@ class Meter(ABC):
         """A running meter; None where the hardware or the permission is missing."""
 
     @abstractmethod
-    def joules(self) -> float:
-        """Energy since :meth:`open`, idle power included."""
+    def joules(self) -> float | None:
+        """Energy since :meth:`open`, idle power included; None when it stopped counting."""
 
     def close(self) -> None:  # noqa: B027 - most meters have nothing to stop
         """Stop what :meth:`open` started."""

@@ -71,7 +71,10 @@ def run_marks(conditions: Conditions) -> tuple[Mark, ...]:
         marks.append(Mark("busy", f"others took {conditions.others:.0%} of the cores meanwhile"))
     if conditions.stolen is not None and conditions.stolen > STOLEN:
         marks.append(Mark("busy", f"the hypervisor took {conditions.stolen:.0%} of the cores"))
-    risen = [k for k, v in after.throttled.items() if v > before.throttled.get(k, 0)]
+    # A flag "... now" is no counter: set before and after, it was set all the time.
+    risen = [
+        k for k, v in after.throttled.items() if v > (0 if k.endswith(" now") else before.throttled.get(k, 0))
+    ]
     if risen:
         marks.append(Mark("throttled", f"throttling seen: {', '.join(risen)}"))
     marks += _clock(conditions)

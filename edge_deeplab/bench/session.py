@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from edge_deeplab.bench.conditions import Neighbours, machine, reference_work, snapshot
 from edge_deeplab.bench.device import Progress, Report
-from edge_deeplab.bench.energy import open_meter
+from edge_deeplab.bench.energy import Meter, open_meter
 from edge_deeplab.bench.record import Conditions, Contender, Job, Plan, Result
 from edge_deeplab.bench.tally import Tally
 from edge_deeplab.bench.typed import to_plain
@@ -194,11 +194,18 @@ def _take_turns(
                     answer = processes[tally.name].ask(**tally.command())
                     seconds += time.perf_counter() - begin
                     neighbours.turn(answer["busy"])
-                    tally.turn(answer, None if meter is None or energy is None else meter.joules() - energy)
+                    tally.turn(answer, _spent(meter, energy))
+                    tally.meter = meter.what if meter else ""
     finally:
         if meter:
             meter.close()
     return reference, seconds
+
+
+def _spent(meter: Meter | None, before: float | None) -> float | None:
+    """Joules since ``before``; None without a meter, or when it stopped meanwhile."""
+    now = meter.joules() if meter else None
+    return None if now is None or before is None else now - before
 
 
 # -- small helpers -------------------------------------------------------------------------------

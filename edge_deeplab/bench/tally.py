@@ -41,6 +41,7 @@ class Tally:
 
     Attributes:
         error: Why it dropped out; else None.
+        meter: What its energy is counted of.
         steadiness: Its warm-up.
     """
 
@@ -48,6 +49,7 @@ class Tally:
         self.contender, self.plan = contender, plan
         self.name = contender.name
         self.error: str | None = None
+        self.meter = ""
         self.steadiness = Steadiness()
         self._once: dict[str, list[float]] = {"import": [], "load": [], "first": []}
         self._facts: dict[str, Any] = {}
@@ -84,6 +86,8 @@ class Tally:
         """The last word of its process."""
         self._memory |= {"steady": answer["steady"], "peak": answer["peak"]}
         self._facts["used"] = {**self._facts["used"], **answer["used"]}
+        if self._joules:
+            self._facts["used"]["energy"] = f"of {self.meter}"
 
     # -- what is next --------------------------------------------------------------------------
 

@@ -143,8 +143,9 @@ def test_doctor(run: Run) -> None:
     ran = run("doctor")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.startswith(f"edge-deeplab {__version__}, Python 3")
+    section = ran.out.partition("Runtimes\n")[2].partition("\n\n")[0]
     for name, runtime in runtimes().items():
-        (line,) = (line for line in ran.out.splitlines() if line.startswith(f"  {name} "))
+        (line,) = (line for line in section.splitlines() if line.startswith(f"  {name} "))
         assert " ".join(runtime.suffixes) in line
         assert any(word in line for word in ("works (", "installed (", "cure: pip install"))
 

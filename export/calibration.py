@@ -30,6 +30,9 @@ MINIMUM = 16
 COUNT = 128
 """Pictures taken by default. More changed ranges little (docs/export.md)."""
 
+LOOKS = 32
+"""Pictures looked at for doubts about them; a few are enough to see that a folder is the wrong one."""
+
 CACHE_FORMAT = 1
 
 Note = Callable[[str], None]
@@ -184,10 +187,11 @@ def doubts(
         segment: BGR frame -> labels by the float model, to see whether it finds anything in them;
             None: only the pixels are looked at.
     """
-    total = len(calibration.pictures)
-    same = total - len({picture.sha256 for picture in calibration.pictures})
+    same = len(calibration.pictures) - len({picture.sha256 for picture in calibration.pictures})
+    looked_at = calibration.pictures[:: max(1, len(calibration.pictures) // LOOKS)]
+    total = len(looked_at)
     flat = noisy = empty = 0
-    for picture in calibration.pictures:
+    for picture in looked_at:
         frame = imaging.to_input_size(imaging.as_color(picture.read()), contract, channels="BGR")
         gray = frame.mean(axis=2)
         spread = float(gray.std())
@@ -200,7 +204,7 @@ def doubts(
             empty += bool(found.max() > 0.99)
     found_what = "both classes" if contract.binary else "more than one class"
     lines = [
-        (same, f"{same} of {total} are copies of others"),
+        (same * total // len(calibration.pictures), f"{same} are copies of others"),
         (flat, f"{flat} of {total} show hardly anything (gray levels differ by less than 4)"),
         (noisy, f"{noisy} of {total} look like noise (neighbouring pixels are unrelated)"),
         (empty, f"in {empty} of {total} the float model does not find {found_what}"),

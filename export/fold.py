@@ -7,7 +7,10 @@ the unit in which layers are kept in float and errors are measured.
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,11 +53,15 @@ class Layer:
         name: Of the module in the network whose output is the layer's: ``backbone.blocks.3.depthwise``.
         convolution: With weight (O, I / groups, k, k) and bias (O,).
         activation: None: linear.
+        sources: Layers that its input comes from, through additions, concatenations and resizing.
+        follows: The layer whose output it reads as it is and alone; None where there is none.
     """
 
     name: str
     convolution: nn.Conv2d
     activation: nn.Module | None
+    sources: tuple[str, ...]
+    follows: str | None
 
 
 def fold(network: DeepLabV3Plus) -> DeepLabV3Plus:
@@ -87,29 +94,64 @@ def _fold(unit: ConvBNAct) -> None:
 
 
 def layers(network: DeepLabV3Plus) -> list[Layer]:
-    """The layers of a folded network in the order they run."""
-    found: list[Layer] = []
+    """The layers of a folded network in the order they run.
 
-    def meet(name: str) -> object:
-        def hook(module: nn.Module, *_: object) -> None:
-            convolution = module[0] if isinstance(module, ConvBNAct) else module
-            activation = module[2] if isinstance(module, ConvBNAct) and len(module) > 2 else None
-            if not isinstance(convolution, nn.Conv2d):
-                raise TypeError(f"{name} is no convolution")
-            found.append(Layer(name, convolution, activation))
+    How they hang together is read from the record that autograd keeps of one run.
+    """
+    runs: list[tuple[str, nn.Module, Any, Any]] = []
 
-        return hook
+    def record(name: str) -> Any:
+        return lambda module, given, answer: runs.append((name, module, given[0].grad_fn, answer.grad_fn))
 
-    inside = set()
-    handles = []
-    for name, module in network.named_modules():
-        if isinstance(module, ConvBNAct):
-            inside.add(module[0])
-        elif not isinstance(module, nn.Conv2d) or module in inside:
-            continue
-        handles.append(module.register_forward_hook(meet(name)))
-    with torch.no_grad():
-        network(torch.zeros(1, 3, 64, 64))
+    inside = {module[0] for module in network.modules() if isinstance(module, ConvBNAct)}
+    handles = [
+        module.register_forward_hook(record(name))
+        for name, module in network.named_modules()
+        if isinstance(module, (ConvBNAct, nn.Conv2d)) and module not in inside
+    ]
+    with torch.enable_grad():
+        end = network(torch.zeros(1, 3, 64, 64, requires_grad=True)).grad_fn
     for handle in handles:
         handle.remove()
-    return found
+    makers = {answer: name for name, _, _, answer in runs}
+    readers = _readers(end)
+    return [
+        Layer(
+            name,
+            convolution=_convolution(module),
+            activation=module[2] if isinstance(module, ConvBNAct) and len(module) > 2 else None,
+            sources=_sources(given, makers),
+            follows=makers[given] if given in makers and readers[given] == 1 else None,
+        )
+        for name, module, given, _ in runs
+    ]
+
+
+def _convolution(module: nn.Module) -> nn.Conv2d:
+    convolution = module[0] if isinstance(module, ConvBNAct) else module
+    if not isinstance(convolution, nn.Conv2d):
+        raise TypeError(f"{type(convolution).__name__} is no convolution")
+    return convolution
+
+
+def _readers(end: Any) -> Counter[Any]:
+    """How often each step's result is read, over everything that ``end`` depends on."""
+    readers: Counter[Any] = Counter()
+    seen, todo = {end}, [end]
+    while todo:
+        for step, _ in todo.pop().next_functions:
+            readers[step] += 1
+            if step is not None and step not in seen:
+                seen.add(step)
+                todo.append(step)
+    return readers
+
+
+def _sources(step: Any, makers: Mapping[Any, str]) -> tuple[str, ...]:
+    """The layers reached from ``step`` backwards without passing another layer."""
+    if step is None:
+        return ()
+    if step in makers:
+        return (makers[step],)
+    found = [name for earlier, _ in step.next_functions for name in _sources(earlier, makers)]
+    return tuple(dict.fromkeys(found))

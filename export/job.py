@@ -1,22 +1,42 @@
-"""One export: the float reference, the network made ready for its precision, and attempts at the artefact."""
+"""One export: attempts at the artefact until one passes its verification."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from edge_deeplab.errors import UserError, needs
-from edge_deeplab.export import calibration
+from edge_deeplab import imaging
+from edge_deeplab.errors import UserError
+from edge_deeplab.export import diagnose
 from edge_deeplab.export.base import Options, Target, Tolerance
-from edge_deeplab.export.report import Report
+from edge_deeplab.export.report import LayerError, Report
+from edge_deeplab.export.stages import Stage, from_checkpoint, from_prepared
 from edge_deeplab.export.verify import Samples, verify
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.runtimes.base import Runtime
-from edge_deeplab.spec import InputContract
 
-Write = Callable[[Options, Path], InputContract]
+MOST_IN_FLOAT = 16
+"""Layers the search leaves in float at most: beyond that, INT8 is not what the model should run in."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An artefact that was written and measured."""
+
+    stage: Stage
+    options: Options
+    path: Path
+    report: Report
+
+    @property
+    def score(self) -> float:
+        """More is better: what the gate looks at."""
+        decided = self.report.tolerance.masks_decide and self.report.iou_artefact is not None
+        return self.report.iou_artefact or 0.0 if decided else self.report.agreement
 
 
 @dataclass(frozen=True)
@@ -25,13 +45,13 @@ class Job:
 
     Attributes:
         reference: The float model that answers as the artefact should.
-        write: Writes the artefact with these options to this path.
+        stages: Ways to make the network ready, made one by one when the one before failed.
         target, name, options: What was asked for.
         samples, source: Pictures to compare on.
     """
 
     reference: Runtime
-    write: Write
+    stages: Iterator[Stage]
     target: Target
     name: str
     options: Options
@@ -39,13 +59,61 @@ class Job:
     source: str
 
     def run(self, path: Path, title: str) -> Report:
-        """Write the artefact to ``path`` and verify it."""
-        return self._attempt(self.options, path, title)
+        """Write to ``path`` the first artefact that passes, else the best one; say how it compares."""
+        best: Attempt | None = None
+        for stage in self.stages:
+            if best is not None:
+                self.options.note(f"{best.stage.title or 'INT8'}: {best.report.failures[0]}; {stage.title}")
+            made = self._attempt(stage, self.options, title)
+            best = made if best is None or made.score > best.score else best
+            if made.report.passed:
+                break
+        if best is None:
+            raise TypeError("a job needs a stage")
+        if not best.report.passed and best.stage.ranking is not None:
+            best = self._with_floats(best, best.stage.ranking(), title)
+        shutil.copyfile(best.path, path)
+        if self.options.diagnose:
+            return dataclasses.replace(best.report, layers=self._diagnose(best))
+        return best.report
 
-    def _attempt(self, options: Options, path: Path, title: str) -> Report:
-        self.write(options, path)
+    def _with_floats(self, failed: Attempt, ranking: list[str], title: str) -> Attempt:
+        """Leave the fewest of the worst layers in float that make it pass: double, then halve between."""
+        self.options.note(f"{failed.report.failures[0]}; looking for layers to leave in float")
+        own = self.options.keep_float
+        ranking = [name for name in ranking if name not in own]
+
+        def attempt(count: int) -> Attempt:
+            options = dataclasses.replace(self.options, keep_float=(*own, *ranking[:count]))
+            return self._attempt(failed.stage, options, title)
+
+        best, low, high = failed, 0, 1
+        while high <= min(MOST_IN_FLOAT, len(ranking)):
+            made = attempt(high)
+            best = made if made.score > best.score or made.report.passed else best
+            if made.report.passed:
+                break
+            low, high = high, 2 * high
+        while best.report.passed and high - low > 1:
+            middle = (low + high) // 2
+            made = attempt(middle)
+            if made.report.passed:
+                best, high = made, middle
+            else:
+                low = middle
+        return best
+
+    def _attempt(self, stage: Stage, options: Options, title: str) -> Attempt:
+        if options.scratch is None:
+            raise TypeError("a job needs a scratch folder")
+        # A stage's own folder: what a target keeps there belongs to this network.
+        scratch = options.scratch / (stage.title.replace(" ", "-") or "plain")
+        scratch.mkdir(exist_ok=True)
+        options = dataclasses.replace(options, scratch=scratch)
+        path = scratch / f"{len(options.keep_float)}-in-float{self.target.suffix}"
+        stage.write(options, path)
         with open_model(path) as artefact:
-            return verify(
+            report = verify(
                 artefact,
                 self.reference,
                 self.samples,
@@ -57,6 +125,23 @@ class Job:
                 inspection=self.target.inspect(path) if self.target.inspect else None,
                 progress=options.progress,
             )
+        return Attempt(stage, options, path, report)
+
+    def _diagnose(self, attempt: Attempt) -> tuple[LayerError, ...]:
+        """Every layer's error on a few of the pictures."""
+        if attempt.stage.layers is None or self.target.trace is None:
+            self.options.note(f"--target {self.name} cannot be looked into layer by layer")
+            return ()
+        sources, float_layers = attempt.stage.layers()
+        with open_model(attempt.path) as artefact:
+            contract = artefact.contract
+        frames = [read()[0] for _, read in islice(self.samples, diagnose.PICTURES)]
+        wanted = (float_layers(imaging.preprocess(frame, self.reference.contract)) for frame in frames)
+        given = self.target.trace(
+            attempt.path, list(sources), (imaging.preprocess(frame, contract) for frame in frames)
+        )
+        pairs = zip(wanted, given, strict=True)
+        return diagnose.compare(sources, self.options.progress(pairs, "diagnosing"))
 
 
 def tolerance(target: Target, options: Options) -> Tolerance:
@@ -76,80 +161,11 @@ def open_job(
         samples, source: Pictures to compare on.
     """
     if path.suffix == ".onnx" and target.build is not None:
-        return _from_prepared(path, name, target, options, samples, source)
+        reference, stage = from_prepared(path, target.build)
+        if options.precision == "fp32":  # without another wish the artefact has its precision
+            options = dataclasses.replace(options, precision=reference.contract.precision)
+        return Job(reference, iter([stage]), target, name, options, samples, source)
     if path.suffix != ".safetensors":
         raise UserError(f"export starts from a checkpoint (.safetensors), not from {path}")
-    return _from_checkpoint(path, name, target, options, samples, source)
-
-
-def _from_prepared(
-    path: Path, name: str, target: Target, options: Options, samples: Samples, source: str
-) -> Job:
-    """The prepared file was verified when it was written; here it is the reference itself. No torch.
-
-    Without another wish the artefact has its precision.
-    """
-    reference = open_model(path)
-    build = target.build
-    if build is None:
-        raise TypeError(f"--target {name} builds from no file")
-    if options.precision == "fp32":
-        options = dataclasses.replace(options, precision=reference.contract.precision)
-    return Job(
-        reference,
-        lambda chosen, output: build(path, reference.contract, chosen, output),
-        target,
-        name,
-        options,
-        samples,
-        source,
-    )
-
-
-def _from_checkpoint(
-    path: Path, name: str, target: Target, options: Options, samples: Samples, source: str
-) -> Job:
-    with needs("export"):
-        from edge_deeplab.export.fold import fold
-        from edge_deeplab.export.heads import with_head
-        from edge_deeplab.models.checkpoint import load_checkpoint
-        from edge_deeplab.runtimes.on_torch import TorchRuntime
-
-    network, contract = load_checkpoint(path)
-    height, width = options.size or (contract.height, contract.width)
-    # Weights stored in half the bits still compute in float32: the same function, the same figures.
-    same = (height, width) == (contract.height, contract.width) and options.precision in (
-        "fp32",
-        contract.precision,
-    )
-    contract = contract.replace(
-        height=height,
-        width=width,
-        precision=options.precision,
-        metrics=contract.metrics if same else {},
-        head=options.head,
-    )
-    # The head stands in both: what it costs at the contours is its own, not the artefact's, doing.
-    reference = TorchRuntime(*with_head(network, contract))
-    if options.precision == "int8":
-        _doubt(options, reference)
-        network = fold(network)
-    return Job(
-        reference,
-        lambda chosen, output: target.write(network, contract, chosen, output),
-        target,
-        name,
-        options,
-        samples,
-        source,
-    )
-
-
-def _doubt(options: Options, reference: Runtime) -> None:
-    """Say what is wrong with the calibration pictures."""
-    if options.calibration is None:
-        raise UserError("INT8 needs calibration pictures; see edge_deeplab.export.calibration.choose")
-    for line in calibration.doubts(
-        options.calibration, reference.contract, lambda frame: reference.segment(frame).labels
-    ):
-        options.note(line)
+    reference, stages = from_checkpoint(path, target, options)
+    return Job(reference, stages, target, name, options, samples, source)

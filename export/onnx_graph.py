@@ -73,7 +73,9 @@ def finish(proto: Any, contract: InputContract) -> bytes:
         onnx.checker.ValidationError: The graph is not valid ONNX: a bug here.
     """
     import onnx
+    from onnxruntime.quantization.onnx_model import ONNXModel
 
+    ONNXModel(proto).topological_sort()  # converters append their casts at the end
     proto.producer_name = "edge-deeplab"
     proto.doc_string = f"{contract.name}: {contract.variant}, {contract.precision}, {contract.head} head"
     onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})

@@ -91,7 +91,6 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
             },
         )
         quantizer.quantize_model()
-        quantizer.model.topological_sort()
     return quantizer.model.model
 
 

@@ -66,7 +66,7 @@ def histogram(value: NDArray[np.float32], low: float, high: float) -> NDArray[np
     # OpenCV leaves the upper end out; numpy's own is twenty times slower.
     top = np.nextafter(np.float32(high), np.float32(np.inf))
     flat = np.ascontiguousarray(value, np.float32).reshape(-1, 1)
-    return cv2.calcHist([flat], [0], None, [BINS], [low, float(top)]).ravel().astype(np.float64)  # type: ignore[union-attr]
+    return cv2.calcHist([flat], [0], None, [BINS], [low, float(top)]).ravel().astype(np.float64)
 
 
 def percentile(counts: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:

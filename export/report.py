@@ -17,7 +17,7 @@ class LayerError:
     Attributes:
         name: Of the layer in the network.
         sqnr: Signal to quantisation noise ratio in dB, 10 log10(sum x^2 / sum (x - x')^2).
-        drop: By how many dB ``sqnr`` is below that of the layer before; what this layer itself lost.
+        drop: By how many dB ``sqnr`` is below that of the worst layer it reads; what it lost itself.
         largest: Largest absolute difference.
         bad: Share of values that are NaN or infinite.
     """
@@ -27,6 +27,10 @@ class LayerError:
     drop: float
     largest: float
     bad: float
+
+
+BAD_LAYER = 20.0
+"""dB: a layer below this has lost a tenth of its signal's amplitude."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class Report:
             if self.quantization is not None:
                 islands = ", ".join(f"{count} {name}" for name, count in self.inspection.islands.items())
                 rows.append(("float islands", islands or "none"))
+        if self.layers:
+            rows.append(("first bad layer", self._first_bad()))
         rows += [("note", note) for note in self.notes]
         rows.append(("verdict", "verified" if self.passed else "REFUSED: " + "; ".join(self.failures)))
         lines = [f"  {name:18} {value}" for name, value in rows]
@@ -133,6 +139,13 @@ class Report:
         kept = quantization.float_layers
         rows.append(("kept in float", f"{len(kept)}: {', '.join(kept)}" if kept else "no layer"))
         return rows
+
+    def _first_bad(self) -> str:
+        for layer in self.layers:
+            if layer.bad or layer.sqnr < BAD_LAYER:
+                return f"{layer.name}, {layer.sqnr:.1f} dB, {layer.drop:.1f} dB below what it was given"
+        most = max(self.layers, key=lambda layer: layer.drop)
+        return f"none below {BAD_LAYER:g} dB; {most.name} lost most, {most.drop:.1f} dB"
 
     def _layers(self) -> list[str]:
         if not self.layers:

@@ -35,6 +35,12 @@ def pytest_report_header() -> str:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Calibration ranges measured by tests stay out of the user's cache."""
+    os.environ["EDGE_DEEPLAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def contract() -> InputContract:
     """A binary model with an input of 64x96 and logits at stride 4."""

@@ -180,7 +180,7 @@ def test_export(run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
     assert (ran.status, ran.err) == (0, "")
     assert "with PyTorch on 1 pictures (pictures)" in ran.out
     assert "verdict            verified" in ran.out
-    path = tmp_path / "nano.safetensors"  # the default name: the model's, here
+    path = tmp_path / "nano-fp16.safetensors"  # the default name: the model's and the precision, here
     assert f"written            {path.name} and {path.name}.report.json" in ran.out
     assert strictly(path.with_name(f"{path.name}.report.json").read_text())["sha256"] == sha256(path)
     assert "fp16" in run("info", path).out

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_deeplab import imaging
 from edge_deeplab.errors import UserError
-from edge_deeplab.export import Options, export_model, targets, to_onnx
+from edge_deeplab.export import Options, export_model, onnx_graph, targets
 from edge_deeplab.export.verify import sample_views
 from edge_deeplab.files import sha256
 from edge_deeplab.imaging import Frame
@@ -139,7 +139,7 @@ def test_the_output(folder: Path, head: Head, shape: list[int], kind: int) -> No
     (output,) = onnx.load(nano_onnx(folder, head)).graph.output
     assert axes(output) == shape
     assert output.type.tensor_type.elem_type == kind
-    assert output.name == to_onnx.OUTPUT_NAMES[head]
+    assert output.name == onnx_graph.OUTPUT_NAMES[head]
 
 
 def test_the_axes_of_a_dynamic_file_have_names(folder: Path) -> None:

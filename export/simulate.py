@@ -1,0 +1,99 @@
+"""INT8 simulated in PyTorch, layer by layer, for the remedies and for finding sensitive layers.
+
+The same for all targets: weights int8, symmetric, per output channel; a layer's input in 256 levels over
+the range it has on calibration pictures. Integers are not computed with, only their rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edge_deeplab.export.fold import Layer, layers
+from edge_deeplab.models.deeplab import DeepLabV3Plus
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A layer on calibration pictures.
+
+    Attributes:
+        mean: Of the convolution's output per channel, before the activation, (O,).
+        highest: Of the layer's output per channel, after the activation, (O,).
+        low, high: Range of its input, zero included.
+    """
+
+    mean: Tensor
+    highest: Tensor
+    low: float
+    high: float
+
+
+def observe(network: DeepLabV3Plus, images: Tensor) -> dict[str, Observed]:
+    """Run a folded network on (N, 3, H, W) and look at every layer."""
+    seen: dict[str, Observed] = {}
+
+    def look(layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+            after = answer if layer.activation is None else layer.activation(answer)
+            seen[layer.name] = Observed(
+                mean=answer.mean((0, 2, 3)),
+                highest=after.abs().amax((0, 2, 3)),
+                low=min(0.0, float(given[0].min())),
+                high=max(0.0, float(given[0].max())),
+            )
+
+        return hook
+
+    with _hooks({layer.convolution: look(layer) for layer in layers(network)}), torch.no_grad():
+        network(images)
+    return seen
+
+
+def rounded_weight(weight: Tensor) -> Tensor:
+    """(O, I, k, k) as int8 with one scale per output channel would hold it, in float."""
+    scale = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 127
+    return (weight / scale).round() * scale
+
+
+def rounded_input(x: Tensor, low: float, high: float) -> Tensor:
+    """``x`` in 256 levels from ``low`` to ``high``, zero being one of them."""
+    scale = max(high - low, 1e-12) / 255
+    zero = round(-low / scale)
+    return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+
+
+@contextlib.contextmanager
+def rounding(network: DeepLabV3Plus, observed: Mapping[str, Observed], names: set[str]) -> Iterator[None]:
+    """While this is open, the layers called ``names`` compute with rounded weights and inputs."""
+    chosen = [layer for layer in layers(network) if layer.name in names]
+    weights = [layer.convolution.weight.clone() for layer in chosen]
+
+    def round_input(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
+        return lambda _, given: (rounded_input(given[0], observed[name].low, observed[name].high),)
+
+    handles = []
+    try:
+        for layer in chosen:
+            layer.convolution.weight.data.copy_(rounded_weight(layer.convolution.weight))
+            handles.append(layer.convolution.register_forward_pre_hook(round_input(layer.name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer, weight in zip(chosen, weights, strict=True):
+            layer.convolution.weight.data.copy_(weight)
+
+
+@contextlib.contextmanager
+def _hooks(hooks: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

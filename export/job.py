@@ -72,7 +72,8 @@ class Job:
             raise TypeError("a job needs a stage")
         if not best.report.passed and best.stage.ranking is not None:
             best = self._with_floats(best, best.stage.ranking(), title)
-        shutil.copyfile(best.path, path)
+        for file in sorted(best.path.parent.glob(f"{best.path.name}*")):  # and what belongs beside it
+            shutil.copyfile(file, path.with_name(path.name + file.name.removeprefix(best.path.name)))
         if self.options.diagnose:
             return dataclasses.replace(best.report, layers=self._diagnose(best))
         return best.report
@@ -110,7 +111,7 @@ class Job:
         scratch = options.scratch / (stage.title.replace(" ", "-") or "plain")
         scratch.mkdir(exist_ok=True)
         options = dataclasses.replace(options, scratch=scratch)
-        path = scratch / f"{len(options.keep_float)}-in-float{self.target.suffix}"
+        path = scratch / f"{len(options.keep_float)}-in-float{self.target.output_suffix(options)}"
         stage.write(options, path)
         with open_model(path) as artefact:
             report = verify(

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check web clean
 
 demo: $(STAMP)  ## export `portrait`, verify it, segment a real photo, time it; look at demo-output/
 	$(BIN)/python -m edge_deeplab.demos.quickstart --output demo-output
@@ -20,6 +20,9 @@ types: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
+web:  ## fetch what the browser demo takes from npm, pinned, and type-check its page; needs npm
+	cd demos/web/npm && npm ci --ignore-scripts && npm run vendor && npm run check
+
 check: lint types test  ## what CI runs
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,4 +32,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output *.egg-info
+	rm -rf $(VENV) build dist demo-output *.egg-info demos/web/npm/node_modules

@@ -45,13 +45,12 @@ def _run(args: argparse.Namespace) -> int:
     import secrets
     import webbrowser
 
-    from edge_deeplab.errors import UserError, needs
+    from edge_deeplab.errors import needs
 
     with needs("web"):
         from edge_deeplab.demos.web.app import is_loopback, server
 
-    if bool(args.certificate) != bool(args.key):
-        raise UserError("https needs both --certificate and --key")
+    _check_certificate(args.certificate, args.key)
     token = None if is_loopback(args.host) else secrets.token_urlsafe(16)
     site = _site(args, token)
     listening = _listen(args.host, args.port)
@@ -70,6 +69,24 @@ def _run(args: argparse.Namespace) -> int:
         webbrowser.open(url)
     server(site, certificate=args.certificate, key=args.key).run(sockets=[listening])
     return 0
+
+
+def _check_certificate(certificate: str | None, key: str | None) -> None:
+    """Before a model is loaded."""
+    import ssl
+
+    from edge_deeplab.errors import UserError
+
+    if bool(certificate) != bool(key):
+        raise UserError("https needs both --certificate and --key")
+    if certificate and key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except OSError as error:  # ssl.SSLError is one, too
+            raise UserError(
+                f"cannot serve https with {certificate} and {key}: {error.strerror or error}; "
+                "both must be PEM files that belong together"
+            ) from error
 
 
 def _site(args: argparse.Namespace, token: str | None) -> Site:

@@ -315,5 +315,6 @@ try {
   app.loadEngine();
 } catch (error) {
   element('problem-text').textContent = wordsOf(error);
+  element('problem-buttons').hidden = true; // nothing to try again without a working page
   showState('problem', '');
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from edge_deeplab.imaging import Frame, Labels
@@ -26,20 +29,32 @@ SHARED_VIDEOS = ROOT.parent / "shared" / "video"
 
 
 @contextmanager
-def served(site: Site) -> Iterator[str]:
-    """The real server in a thread of this process; gives its address."""
+def served(site: Site, **https: str) -> Iterator[str]:
+    """The real server in a thread; gives its address. ``certificate`` and ``key`` make it https."""
     from edge_deeplab.demos.web.app import server
 
     listening = socket.create_server(("127.0.0.1", 0))
-    running = server(site)
+    running = server(site, **https)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"{'https' if https else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         running.should_exit = True
         thread.join()
         listening.close()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    command = [openssl, *how.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
 
 
 # -- frames --------------------------------------------------------------------------------------

@@ -79,6 +79,13 @@ def test_half_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--certificate and --key" in refused(capsys, "--certificate", "a.pem")
 
 
+def test_a_certificate_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "a.pem")
+    assert "no such file" in refused(capsys, "--certificate", path, "--key", path).lower()
+    Path(path).write_text("no certificate")
+    assert "must be PEM files" in refused(capsys, "--certificate", path, "--key", path)
+
+
 @pytest.mark.parametrize("port", ["70000", "-1", "http"])
 def test_ports_that_are_none(capsys: pytest.CaptureFixture[str], port: str) -> None:
     with pytest.raises(SystemExit) as stop:

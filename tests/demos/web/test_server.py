@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import struct
 import threading
 import urllib.error
@@ -19,7 +20,7 @@ import pytest
 from edge_deeplab.imaging import Frame, Labels, alpha_image
 from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import Runtime, open_model
-from tests.demos.web.support import alphas, served
+from tests.demos.web.support import alphas, make_certificate, served
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
 pytest.importorskip("starlette", reason="the extra `web` is not installed")
@@ -330,6 +331,17 @@ def test_headers(address: str) -> None:
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert (answer.headers["Content-Encoding"] == "gzip") == path.endswith(".wasm")
             assert answer.headers["Server"] is None or "uvicorn" not in answer.headers["Server"]
+
+
+def test_https(tmp_path: Path, live: Live) -> None:
+    """For a page that another computer may open, with its camera."""
+    certificate, key = make_certificate(tmp_path)
+    with served(Site("toy", {}, live), certificate=str(certificate), key=str(key)) as url:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        with urllib.request.urlopen(url, context=trusting) as answer:
+            assert url.replace("https", "wss") in answer.headers["Content-Security-Policy"]
+        with connect(url, ssl=trusting, origin=url) as socket:
+            assert json.loads(socket.recv())["type"] == "hello"
 
 
 # -- with the page -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,8 @@ def assemble(model: DeepLabV3Plus, config: TrainConfig, world: World) -> Network
     scored = FakeQuant(average, quantiser.ranges).eval() if quantiser else average
     forward: nn.Module = quantiser or model
     if world.size > 1:
+        # A 1x1 filter has the same bytes in either memory format; torch warns that it was told the other.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         forward = DistributedDataParallel(
             forward, device_ids=[world.device] if world.device.type == "cuda" else None
         )

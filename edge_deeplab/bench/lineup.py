@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from edge_deeplab.bench.peers import KNOWN, engine_for, reader
+from edge_deeplab.bench.peer_engines import engine_for
+from edge_deeplab.bench.peers import KNOWN, reader
 from edge_deeplab.bench.record import Contender, PeerInput
 from edge_deeplab.errors import UserError
 from edge_deeplab.runtimes import runtimes

@@ -11,124 +11,42 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from edge_deeplab.bench.typed import from_plain, schema, to_plain
+from edge_deeplab.bench.circumstances import Conditions, Core, Machine, Snapshot
+from edge_deeplab.bench.job import FORMAT, Contender, Job, PeerInput, Plan, Scenario, read_json
+from edge_deeplab.bench.typed import schema, to_plain
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import read_bytes, write_text
 
-FORMAT = 1
-"""Version of both records. It rises when a field changes; a reader refuses another number."""
-
-Scenario = Literal["single", "stream", "offline"]
+__all__ = [
+    "FORMAT",
+    "STAGES",
+    "Accuracy",
+    "Conditions",
+    "Contender",
+    "Core",
+    "Entry",
+    "Job",
+    "Machine",
+    "Mark",
+    "Memory",
+    "PeerInput",
+    "Plan",
+    "Ratio",
+    "Result",
+    "Scenario",
+    "Snapshot",
+    "Stream",
+    "Summary",
+    "Warmup",
+    "result_schema",
+]
 
 STAGES = ("load", "first", "preprocess", "inference", "postprocess", "pipeline")
 """Stages of every full measurement, in the order of a program's life. Others that may stand beside
 them: ``import`` (the runtime's library), ``device`` (inference by the accelerator's own events),
 ``latency`` (stream: capture to mask), ``batch`` (offline: one whole batch)."""
-
-
-# -- what is asked -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PeerInput:
-    """How to feed somebody else's model and how to read its answer.
-
-    Attributes:
-        mean, std: The input is ``(pixel - mean) / std``; one value for all channels or one for each.
-        channels: Order of the input's channels, ``RGB`` or ``BGR``.
-        output: What the output holds: ``probability`` or ``logit`` of the foreground, ``two-logits``
-            (background, foreground), or ``class:K`` (one plane a class; K is the foreground).
-    """
-
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (255.0,)
-    channels: Literal["RGB", "BGR"] = "RGB"
-    output: str = "probability"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One model on one runtime with one set of options.
-
-    Attributes:
-        name: Its row in every table; unique within a job.
-        path: The file, on the machine that reads the job. A device that copies it rewrites this.
-        threads: CPU threads; None leaves the choice to the runtime.
-        options: Further keyword arguments of ``open_model``: ``providers``, ``size``, ``device`` ...
-        peer: Set for a model that is not ours and carries no input contract.
-    """
-
-    name: str
-    path: str
-    threads: int | None = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    peer: PeerInput | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and in which manner to measure.
-
-    Attributes:
-        scenario: ``single``: the next frame goes in when the mask of the last is out. ``stream``: a
-            camera delivers at ``fps``, the newest frame wins. ``offline``: batches of ``batch``.
-        min_queries: Frames (``offline``: batches) that are timed of every contender, at least.
-        min_seconds: Seconds that these take together, at least.
-        rounds: Turns that every contender gets; both minima are spread over them.
-        loads: Fresh processes in which loading and the first frame are timed.
-        lead_in: Queries at the start of a turn that are not timed: they bring back what the others
-            pushed out of the caches.
-        fps: ``stream``: frames a second of the camera.
-        batch: ``offline``: frames in a batch.
-        seed: Of the order of turns.
-    """
-
-    scenario: Scenario = "single"
-    min_queries: int = 100
-    min_seconds: float = 3.0
-    rounds: int = 30
-    loads: int = 3
-    lead_in: int = 1
-    fps: float = 30.0
-    batch: int = 8
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything the measuring machine must know; it carries its frames.
-
-    Attributes:
-        format: Version of the record.
-        contenders: Who is measured; ratios are to the first.
-        plan: How.
-        frames: JPEG or PNG files as base64, all of one size; used in turn.
-        cpus: Cores the measurement is pinned to; None pins nothing.
-    """
-
-    contenders: tuple[Contender, ...]
-    plan: Plan
-    frames: tuple[str, ...]
-    cpus: tuple[int, ...] | None = None
-    format: int = FORMAT
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(to_plain(self))
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "the job") -> Job:
-        """Read a job back.
-
-        Raises:
-            UserError: Not JSON, of another format, or damaged.
-        """
-        return _from_json(cls, text, source)
-
-
-# -- what comes back ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -322,104 +240,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Core:
-    """One CPU core.
-
-    Attributes:
-        index: Its number.
-        mhz: Clock now.
-        max_mhz: Highest clock the system admits.
-        governor: Frequency governor.
-        capacity: Relative compute capacity, 1024 for the fastest core; tells big from little.
-    """
-
-    index: int
-    mhz: float | None = None
-    max_mhz: float | None = None
-    governor: str | None = None
-    capacity: int | None = None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a machine at one moment.
-
-    Attributes:
-        time: ISO 8601, UTC.
-        cores: Those that are online.
-        temperatures: Thermal zone or sensor -> degrees.
-        throttled: Counter or flag of throttling -> value; any rise or set bit counts.
-        load: Load average of the last minute.
-        memory_free: Bytes available.
-        power: Supply: ``mains``, ``battery 87 %`` ...; None where there is none to ask.
-        reference_ms: Time of a fixed piece of work on one core; it tells a slower clock where the
-            system shows none.
-        extra: What the board tells besides: power mode, rails, GPU and memory clocks.
-    """
-
-    time: str
-    cores: tuple[Core, ...] = ()
-    temperatures: dict[str, float] = field(default_factory=dict)
-    throttled: dict[str, int] = field(default_factory=dict)
-    load: float | None = None
-    memory_free: int | None = None
-    power: str | None = None
-    reference_ms: float | None = None
-    extra: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it ran; without names of people, hosts or folders.
-
-    Attributes:
-        device: ``local``, ``ssh`` or ``adb``.
-        board: Model of the board or computer.
-        soc: System on chip.
-        cpu: CPU name.
-        cores: Number of cores online.
-        memory: Bytes of main memory.
-        system: Operating system, kernel and architecture.
-        gpu: Accelerator, where one is there.
-        versions: Python, numpy, OpenCV, edge-deeplab, tools.
-    """
-
-    device: str
-    board: str = ""
-    soc: str = ""
-    cpu: str = ""
-    cores: int | None = None
-    memory: int | None = None
-    system: str = ""
-    gpu: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Under which circumstances the figures hold.
-
-    Attributes:
-        before, after: The machine at the start and at the end.
-        others: Share of the used cores' time that other processes took meanwhile.
-        stolen: Share that the hypervisor took.
-        affinity: Cores the processes were allowed to run on.
-        pinned: Whether ``--cpus`` set that.
-        reference_ms: The fixed piece of work, once a round.
-        seconds: Length of the whole run.
-    """
-
-    before: Snapshot
-    after: Snapshot
-    others: float | None = None
-    stolen: float | None = None
-    affinity: tuple[int, ...] = ()
-    pinned: bool = False
-    reference_ms: tuple[float, ...] = ()
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class Result:
     """One run of ``edge-deeplab bench`` on one device.
 
@@ -458,7 +278,7 @@ class Result:
         Raises:
             UserError: Not JSON, of another format, or damaged.
         """
-        return _from_json(cls, text, source)
+        return read_json(cls, text, source)
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -479,22 +299,3 @@ def result_schema() -> dict[str, Any]:
     return schema(
         Result, identity=f"edge-deeplab/bench-result/{FORMAT}", title="Result of edge-deeplab bench"
     )
-
-
-def _from_json(kind: Any, text: str, source: str) -> Any:
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{source} is not JSON: {error}") from error
-    number = record.get("format") if isinstance(record, dict) else None
-    if number is None:
-        raise UserError(f"{source} is no {kind.__name__.lower()} of edge-deeplab bench")
-    if number != FORMAT:
-        raise UserError(
-            f"{source} has format {number}, this version reads {FORMAT}; measure again, or use the "
-            "edge-deeplab that wrote it"
-        )
-    try:
-        return from_plain(kind, record)
-    except ValueError as error:
-        raise UserError(f"{source} is damaged: {error}") from error

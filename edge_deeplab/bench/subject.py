@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_deeplab.bench.peers import Peer, engine_for
+from edge_deeplab.bench.peer_engines import engine_for
+from edge_deeplab.bench.peers import Peer
 from edge_deeplab.bench.providers import inspect_session
 from edge_deeplab.bench.record import Contender
 from edge_deeplab.errors import UserError

@@ -44,7 +44,7 @@ def _measure(args: argparse.Namespace) -> int:
     splits = _splits(args)
     sample = Path(edge_deeplab.__file__).parent / "export" / "sample.jpg"
     frames = frames_from(Path(args.frames) if args.frames else sample, *args.frame)
-    with _progress() as report:
+    with _ProgressBar() as report:
         result = device.measure(Job(contenders, _plan(args), frames, args.cpus), report)
     if splits:
         from edge_deeplab.bench.accuracy import with_accuracy
@@ -152,7 +152,7 @@ def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:
     return f"\n\nwritten: {args.json}" if args.json else ""
 
 
-class _progress:  # noqa: N801 - used as a function
+class _ProgressBar:
     """A bar for each phase, where a person is looking."""
 
     def __init__(self) -> None:

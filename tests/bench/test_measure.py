@@ -93,6 +93,17 @@ def test_peers_are_scored_too(tmp_path: Path, make_people: MakePeople) -> None:
     assert 0 < (entry.accuracy[0].foreground_iou or 0) < 1
 
 
+def test_other_classes_lose_no_timing(tmp_path: Path, make_people: MakePeople, toy: Path) -> None:
+    split = open_split(f"folder:{make_people(tmp_path / 'people', train=1, val=1)}", "val")
+    split = replace(split, classes=(*split.classes, split.classes[0]))
+    result = make_result(make_entry("toy", [[1.0] * 5] * 4))
+    (entry,) = with_accuracy(
+        result, [Contender("toy", str(toy))], [split], lambda items, *, text: items
+    ).entries
+    assert entry.stages == result.entries[0].stages
+    assert "has 2 classes" in entry.marks[-1].text
+
+
 # -- what was used ---------------------------------------------------------------------------------
 
 

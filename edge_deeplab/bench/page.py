@@ -48,6 +48,8 @@ abbr { color: var(--warn); font-weight: 700; text-decoration: none; cursor: help
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 7px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
+td:first-child, td:nth-child(2) { white-space: normal; }
+td:first-child { min-width: 130px; overflow-wrap: anywhere; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--dim); font-weight: 600; }
 dl { display: grid; grid-template-columns: 160px minmax(0, 1fr); gap: 4px 14px; font-size: 14px; margin: 0; }
 dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -145,6 +147,11 @@ def _titled(title: str, caption: str, content: str) -> str:
 
 
 def _table(rows: Rows) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    head = "".join(f"<th>{_breakable(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows[1:])
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _breakable(title: str) -> str:
+    """A long heading, e.g. of a data set, may break after a slash or an underscore."""
+    return escape(title).replace("/", "/<wbr>").replace("_", "_<wbr>")

@@ -43,7 +43,7 @@ class Reader(HTMLParser):
 
 def read(text: str) -> Reader:
     reader = Reader()
-    reader.feed(text.replace("<!doctype html>", ""))
+    reader.feed(text.replace("<!doctype html>", "").replace("<wbr>", ""))
     assert reader.open == []
     return reader
 

@@ -55,10 +55,8 @@ def _run(args: argparse.Namespace) -> int:
     site = _site(args, token)
     listening = _listen(args.host, args.port)
     url = _url(args, listening.getsockname()[1], token)
-    print(
-        f"{site.live.title if site.live else site.model + ' in the browser'}: {url}\nCtrl-C ends it",
-        flush=True,
-    )
+    where = f"on the {site.live.title} ({site.live.details})" if site.live else "in the browser"
+    print(f"{site.model} {where}: {url}\nCtrl-C ends it", flush=True)
     if token and not args.certificate:
         print(
             "Browsers give their camera to https or localhost pages only: from another computer use "

@@ -103,8 +103,8 @@ class Live:
     def __init__(self, model: Runtime) -> None:
         self.model = model
         self.clients = 0
-        details = ", ".join(f"{key} {value}" for key, value in model.describe().items())
-        self.title = f"Server: {model.title}" + (f" ({details})" if details else "")
+        self.title = f"server: {model.title}"
+        self.details = ", ".join(f"{key} {value}" for key, value in model.describe().items())
 
     async def serve(self, socket: WebSocket) -> None:
         """Answer one page until it leaves; the caller has checked where it comes from."""
@@ -118,7 +118,11 @@ class Live:
         connection = Connection(self.model, socket)
         tasks = {asyncio.ensure_future(work) for work in (connection.receive(), connection.answer())}
         try:
-            hello = {"type": "hello", "contract": self.model.contract.to_json(), "title": self.title}
+            hello = {
+                "type": "hello",
+                "contract": self.model.contract.to_json(),
+                "title": f"{self.title} ({self.details})",
+            }
             await socket.send_text(json.dumps(hello))
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:

@@ -205,7 +205,7 @@ class App {
     const { models, server } = this.config;
     const browser = models.some(({ name }) => name === this.config.model);
     /** @type {[string, string][]} */
-    const backends = server ? [['server', server.title]] : [];
+    const backends = server ? [['server', capital(server.title)]] : [];
     if (browser || !server) {
       const threads = threadsHere();
       backends.push(['wasm', `WASM, ${threads} thread${threads > 1 ? 's' : ''}`]);
@@ -281,6 +281,11 @@ class App {
     });
     setInterval(() => this.pipeline && showFigures(this.pipeline.figures()), FIGURES_EVERY_MS);
   }
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**

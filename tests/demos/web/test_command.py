@@ -40,7 +40,7 @@ def test_it_prints_its_address_serves_and_ends_on_ctrl_c(tmp_path: Path) -> None
     ) as running:
         assert running.stdout and running.stderr
         line = running.stdout.readline()
-        assert line.startswith("Server: ONNX Runtime ("), line if line else running.stderr.read()
+        assert line.startswith("toy on the server: ONNX Runtime ("), line or running.stderr.read()
         url = line.split()[-1]
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(url) as answer:

@@ -293,6 +293,17 @@ def test_the_page_fits_a_phone(start: Start) -> None:
     assert visitor.errors == []
 
 
+def test_a_message_is_whole_on_a_phone(visit: MakeVisit, toy: str) -> None:
+    visitor = visit(camera=False, viewport={"width": 320, "height": 640})
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("problem")
+    screen, card = (visitor.page.locator(name).bounding_box() for name in ("#screen", "#problem"))
+    assert screen and card
+    assert screen["y"] <= card["y"]
+    assert card["y"] + card["height"] <= screen["y"] + screen["height"]
+
+
 def test_everything_has_a_name_and_is_reached_by_keyboard(start: Start) -> None:
     visitor = start()
     nameless = visitor.page.evaluate(

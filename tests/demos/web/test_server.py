@@ -121,7 +121,7 @@ def test_the_answer_is_that_of_runtime_and_matte(
             assert np.array_equal(answers[number][2], alpha)
     assert hello["type"] == "hello"
     assert hello["contract"] == contract.to_json()
-    assert hello["title"].startswith("Server: ONNX Runtime")
+    assert hello["title"].startswith("server: ONNX Runtime")
 
 
 def test_the_newest_frame_wins(live: Live, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +353,7 @@ def test_the_page_shows_what_the_server_makes_of_it(visit: Any, guarded: str, ru
     visitor.page.get_by_role("button", name="Start camera").click()
     visitor.state("live")
     assert TOKEN not in visitor.page.url
-    assert "Server: ONNX Runtime" in visitor.page.inner_text("#model-line")
+    assert "server: ONNX Runtime" in visitor.page.inner_text("#model-line")
     assert "Frames go to 127.0.0.1" in visitor.page.inner_text("#privacy")
     visitor.page.get_by_role("button", name="Stop").click()
     frames = [picture(480, 640, seed=3), picture(100, 150, seed=4)]

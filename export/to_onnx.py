@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_deeplab.errors import needs
 from edge_deeplab.export.base import Inspection, Options, Target, Tolerance
 from edge_deeplab.spec import InputContract
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge_deeplab.models.deeplab import DeepLabV3Plus
 
 

@@ -179,7 +179,7 @@ class _Graph:
             [x, weight, bias],
             y,
             options,
-            padding=self.schema.Padding.SAME,
+            padding=self.schema.Padding.SAME if shape[1] > 1 else self.schema.Padding.VALID,
             strideH=stride,
             strideW=stride,
             dilationHFactor=rate,

@@ -16,7 +16,7 @@ def shipped() -> dict[str, dict[str, Path]]:
     """Shipped models: name -> suffix -> file."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(WEIGHTS.iterdir()):
-        if path.suffix in (".onnx", ".safetensors") and not path.name.startswith("."):
+        if path.suffix in (".onnx", ".safetensors", ".tflite") and not path.name.startswith("."):
             found.setdefault(path.stem, {})[path.suffix] = path
     return found
 

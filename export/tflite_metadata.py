@@ -1,9 +1,9 @@
 """What a TFLite file tells about itself: our contract, and the standard metadata other tools read.
 
-The standard one (TFLITE_METADATA, metadata_schema.fbs 1.0.1 of TensorFlow Lite Support) names input and
-output, gives mean and standard deviation, and refers to ``labels.txt``, a file packed behind the model as
-a zip archive, as the format wants it. The last package that wrote it, tflite-support, is no longer built
-for present Pythons, hence this module.
+The standard one (TFLITE_METADATA, metadata_schema.fbs of TensorFlow Lite Support and MediaPipe) names
+input and output, gives mean and standard deviation, and refers to ``labels.txt``, a file packed behind the
+model as a zip archive, as the format wants it. With it MediaPipe's ImageSegmenter, on Android too, runs a
+file as it is. MediaPipe's package could write it, but brings an OpenCV that collides with ours.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from edge_deeplab.spec import METADATA_KEY, InputContract
 
 STANDARD_KEY = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
+SEGMENTER_KEY, SEGMENTER_IDENTIFIER = "SEGMENTER_METADATA", b"V001"
+"""MediaPipe's own part: what its ImageSegmenter must do to the output to get probabilities."""
+
 PARSER = "1.0.0"
 """Oldest parser that understands all that is written here."""
 
@@ -27,6 +30,7 @@ LABELS = "labels.txt"
 IMAGE_PROPERTIES, NORMALIZATION_OPTIONS = 2, 1  # numbers in the schema's unions
 RGB = 1
 AXIS_LABELS, VALUE_LABELS = 2, 3
+SIGMOID, SOFTMAX = 1, 2
 
 OUTPUTS = {
     "logits": "one plane of logits per class",
@@ -90,7 +94,8 @@ def standard(contract: InputContract, names: tuple[str, str]) -> bytes:
         kind = VALUE_LABELS if contract.head == "classmap" else AXIS_LABELS
         labels: dict[int, int | _Byte] = {0: write.text(LABELS), 1: write.text("class names"), 2: _Byte(kind)}
         answered[6] = write.tables([write.table(labels)])
-    subgraph = write.table({2: write.tables([write.table(given)]), 3: write.tables([write.table(answered)])})
+    tensors = {2: write.tables([write.table(given)]), 3: write.tables([write.table(answered)])}
+    subgraph = write.table({**tensors, **_activation(write, contract)})
     whole: dict[int, int | _Byte] = {
         0: write.text(contract.name),
         1: write.text(f"{contract.variant}, {len(contract.classes)} classes, {contract.precision}"),
@@ -101,6 +106,17 @@ def standard(contract: InputContract, names: tuple[str, str]) -> bytes:
     }
     write.builder.Finish(write.table(whole), IDENTIFIER)
     return bytes(write.builder.Output())
+
+
+def _activation(write: _Writer, contract: InputContract) -> dict[int, int | _Byte]:
+    """The subgraph's custom metadata: nothing where the output needs no activation."""
+    if contract.head not in ("logits", "logits-full"):
+        return {}
+    inner = _Writer(type(write.builder)(64))
+    kind = SIGMOID if contract.binary else SOFTMAX
+    inner.builder.Finish(inner.table({0: _Byte(kind)}), SEGMENTER_IDENTIFIER)
+    data = write.blob(bytes(inner.builder.Output()))
+    return {9: write.tables([write.table({0: write.text(SEGMENTER_KEY), 1: data})])}
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,9 @@ class _Writer:
 
     def text(self, value: str) -> int:
         return int(self.builder.CreateString(value))
+
+    def blob(self, value: bytes) -> int:
+        return int(self.builder.CreateByteVector(value))
 
     def floats(self, values: Sequence[float]) -> int:
         self.builder.StartVector(4, len(values), 4)

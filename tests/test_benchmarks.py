@@ -16,7 +16,7 @@ from edge_deeplab.bench.peers import KNOWN
 from edge_deeplab.cli import parser
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-SCRIPTS = ("peers", "harness", "depthwise", "training_step")
+SCRIPTS = ("peers", "harness", "depthwise", "training_step", "architectures", "aarch64")
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +163,7 @@ def test_the_plain_loop_learns_and_its_time_adds_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help(name: str) -> None:
-    if name in ("depthwise", "training_step"):
+    if name in ("depthwise", "training_step", "architectures"):
         pytest.importorskip("torch", reason="torch is not installed")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"],

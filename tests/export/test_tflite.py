@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import io
 import json
@@ -24,6 +25,7 @@ from edge_deeplab.export.verify import sample_views
 from edge_deeplab.imaging import Frame
 from edge_deeplab.metrics import agreement
 from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
+from edge_deeplab.models.variants import variant
 from edge_deeplab.runtimes import open_model, tflite_file
 from edge_deeplab.runtimes.on_tflite import TfliteRuntime
 from edge_deeplab.spec import METADATA_KEY, Head, InputContract
@@ -281,6 +283,35 @@ def test_traces_are_real_numbers_by_layer(folder: Path, checkpoint: Path) -> Non
         assert noise < 0.05
 
 
+def test_benchmarks_time_the_graph_that_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """benchmarks/random_tflite.py has the exporter's operators, shapes, strides, rates and activations."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    random_tflite = importlib.import_module("random_tflite")
+    path = nano_tflite(folder, "int8", "int8")
+    with open_model(path) as model:
+        data = random_tflite.deeplab(variant("nano").architecture, model.contract)
+    random = folder / "random.tflite"
+    random.write_bytes(data)
+    with opened(random) as model:
+        assert model.delegation.left == {}
+        assert model.segment(picture(40, 30)).labels.shape == (40, 30)
+    assert _nodes(random) == _nodes(path)
+
+
+def _nodes(path: Path) -> Counter[tuple[Any, ...]]:
+    """Operator, shape of its output, and the options that decide what it costs."""
+    model = TfliteModel.read(path)
+    options = ("strideH", "dilationHFactor", "fusedActivationFunction", "padding", "axis")
+    return Counter(
+        (
+            model.operator(node),
+            tuple(model.graph.tensors[int(node.outputs[0])].shape.tolist()),
+            *(getattr(node.builtinOptions, name, None) for name in options),
+        )
+        for node in model.graph.operators
+    )
+
+
 # -- several classes -----------------------------------------------------------------------------
 
 
@@ -395,6 +426,18 @@ def test_the_standard_metadata(folder: Path, four: Path) -> None:
     (labels,) = file.tables(answered, 6)
     assert file.blob(labels, 0) == b"labels.txt"
     assert file.number(labels, 2, "<b") == 3  # TENSOR_VALUE_LABELS
+
+
+def test_mediapipe_is_told_what_makes_probabilities_of_the_logits(folder: Path) -> None:
+    """Its ImageSegmenter looks for this part; without it, it takes logits for probabilities."""
+    data = tflite_file.metadata(nano_tflite(folder, "int8").read_bytes(), source="x")["TFLITE_METADATA"]
+    file = tflite_file._File(data)
+    (subgraph,) = file.tables(file.offset(0), 3)
+    (custom,) = file.tables(subgraph, 9)
+    assert file.blob(custom, 0) == b"SEGMENTER_METADATA"
+    inner = tflite_file._File(file.blob(custom, 1))
+    assert inner.data[4:8] == b"V001"
+    assert inner.number(inner.offset(0), 0, "<b") == 1  # SIGMOID
 
 
 def test_signature_and_tensors_have_names(folder: Path) -> None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path: Path) -> InputContract:
     """Write the prepared ONNX file, and unless that is all that was asked for, build the engine from it."""
     from edge_deeplab.export import to_onnx
-    from edge_deeplab.export.trt_prepare import OPSET, prepare
+    from edge_deeplab.export.trt_prepare import prepare
+    from edge_deeplab.export.trt_rules import OPSET
 
     flags = _flags(options)
     if not flags.prepare:

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_deeplab.errors import UserError
-from edge_deeplab.export.trt_prepare import (
-    OPERATORS,
-    PREPARED_KEY,
-    GraphError,
-    cast_through_float,
-    check,
-    graph_precision,
-    prepare,
-    slice_whole_shapes,
-)
+from edge_deeplab.export.trt_forms import cast_through_float, quantise_once_per_fusion, slice_whole_shapes
+from edge_deeplab.export.trt_prepare import PREPARED_KEY, graph_precision, prepare
+from edge_deeplab.export.trt_rules import OPERATORS, GraphError, check
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import Head
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
@@ -127,6 +120,105 @@ def test_whole_shapes_are_left_alone() -> None:
     model = small_model(nodes, (2, 3), (2,), TensorProto.INT64)
     slice_whole_shapes(model)
     assert [node.op_type for node in model.graph.node] == ["Shape"]
+
+
+# -- fusions -------------------------------------------------------------------------------------
+
+SCALE = {"s": np.asarray(np.float32(0.05)), "z": np.asarray(np.int8(0))}
+
+
+def pair(given: str, made: str) -> list[Any]:
+    """A Q/DQ pair from one tensor to another."""
+    return [
+        helper.make_node("QuantizeLinear", [given, "s", "z"], [f"{made}_q"]),
+        helper.make_node("DequantizeLinear", [f"{made}_q", "s", "z"], [made]),
+    ]
+
+
+def residual() -> onnx.ModelProto:
+    """conv, clip, conv, sum with the input, conv as head; a pair behind each, as quantisers put them."""
+    nodes = [
+        *pair("x", "x1"),
+        *pair("x", "x2"),
+        helper.make_node("Conv", ["x1", "w"], ["a"]),
+        *pair("a", "a1"),
+        helper.make_node("Clip", ["a1", "low", "high"], ["b"]),
+        *pair("b", "b1"),
+        helper.make_node("Conv", ["b1", "w"], ["c"]),
+        *pair("c", "c1"),
+        helper.make_node("Add", ["x2", "c1"], ["d"]),
+        *pair("d", "d1"),
+        helper.make_node("Conv", ["d1", "w"], ["e"]),
+        *pair("e", "y"),
+    ]
+    weight = np.random.default_rng(3).normal(size=(3, 3, 1, 1)).astype(np.float32)
+    constants = {**SCALE, "w": weight, "low": np.asarray(np.float32(0)), "high": np.asarray(np.float32(6))}
+    return small_model(nodes, (1, 3, 4, 4), (1, 3, 4, 4), constants=constants)
+
+
+def edges(model: onnx.ModelProto) -> set[tuple[str, str]]:
+    made = {name: node.op_type for node in model.graph.node for name in node.output}
+    return {(made[n], node.op_type) for node in model.graph.node for n in node.input if n in made}
+
+
+def test_what_is_fused_is_rounded_once() -> None:
+    model = residual()
+    wanted = answers(model, x=np.zeros((1, 3, 4, 4), np.float32))[0].shape
+    quantise_once_per_fusion(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {("Conv", "Clip"), ("Conv", "Add"), ("DequantizeLinear", "Add")} <= edges(model)
+    assert ("Conv", "QuantizeLinear") not in edges(model)
+    assert ("DequantizeLinear", "Clip") not in edges(model)
+    assert model.graph.node[-1].op_type == "Conv"  # and not a pair: the output is float anyway
+    pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    assert pairs == 4  # the input twice, behind the activation, behind the sum
+    (found,) = answers(model, x=np.ones((1, 3, 4, 4), np.float32))
+    assert found.shape == wanted
+    once = model.SerializeToString()
+    quantise_once_per_fusion(model)
+    assert model.SerializeToString() == once
+
+
+def test_rounding_once_is_nearer_to_the_float_graph() -> None:
+    plain = residual()
+    for node in list(plain.graph.node):  # the float graph: without all pairs
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.op_type = "Identity"
+            del node.input[1:]
+    before, after = residual(), residual()
+    quantise_once_per_fusion(after)
+    tensor = np.random.default_rng(4).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    truth, twice, once = (answers(model, x=tensor)[0] for model in (plain, before, after))
+    assert np.abs(once - truth).mean() < np.abs(twice - truth).mean()
+
+
+def test_a_sum_of_two_convolutions_keeps_one_pair() -> None:
+    """TensorRT fuses a sum with one of its inputs; the other arrives as int8."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Conv", ["x", "w"], ["b"]),
+        *pair("a", "a1"),
+        *pair("b", "b1"),
+        helper.make_node("Add", ["a1", "b1"], ["y"]),
+    ]
+    weight = np.ones((3, 3, 1, 1), np.float32)
+    model = small_model(nodes, (1, 3, 4, 4), (1, 3, 4, 4), constants={**SCALE, "w": weight})
+    quantise_once_per_fusion(model)
+    assert {("Conv", "Add"), ("DequantizeLinear", "Add")} <= edges(model)
+
+
+def test_other_consumers_keep_their_pair() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        *pair("a", "a1"),
+        helper.make_node("Relu", ["a1"], ["b"]),
+        helper.make_node("Concat", ["a1", "b"], ["y"], axis=1),
+    ]
+    weight = np.ones((3, 3, 1, 1), np.float32)
+    model = small_model(nodes, (1, 3, 4, 4), (1, 6, 4, 4), constants={**SCALE, "w": weight})
+    before = model.SerializeToString()
+    quantise_once_per_fusion(model)
+    assert model.SerializeToString() == before
 
 
 # -- the whole file ------------------------------------------------------------------------------

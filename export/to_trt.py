@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from edge_deeplab.export.trt_settings import DEFAULT_BATCH, TrtSettings, argumen
 from edge_deeplab.spec import InputContract
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge_deeplab.export.trt_builder import Api, BuildSettings, GraphPrecision
     from edge_deeplab.models.deeplab import DeepLabV3Plus
     from edge_deeplab.runtimes.cuda_device import Device
@@ -222,6 +226,19 @@ def inspect(path: Path) -> Inspection | None:
     return to_onnx.TARGET.inspect(path) if to_onnx.TARGET.inspect else None
 
 
+def trace(
+    path: Path, layers: Sequence[str], tensors: Iterable[NDArray[Any]]
+) -> Iterable[dict[str, NDArray[np.float32]]]:
+    """Layer outputs of a prepared file, for ``--diagnose``."""
+    if path.suffix != ".onnx":
+        raise UserError(
+            "an engine cannot be looked into layer by layer; diagnose its file: --prepare --diagnose"
+        )
+    from edge_deeplab.export import to_onnx
+
+    return to_onnx.trace(path, layers, tensors)
+
+
 def suffix_for(options: Options) -> str:
     """``--prepare`` stops at the ONNX file."""
     return ".onnx" if _flags(options).prepare else ".engine"
@@ -241,6 +258,7 @@ TARGET = Target(
     input_dtypes=("float32", "uint8"),
     schemes=("s8s8",),
     inspect=inspect,
+    trace=trace,
     arguments=arguments,
     settings=settings,
     build=build,

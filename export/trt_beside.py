@@ -34,8 +34,13 @@ def before(model: str, output: Path, options: Options, export: Again) -> Options
     settings: TrtSettings = options.settings or TrtSettings()
     if settings.beside is None:
         return options
+    from edge_deeplab.export.trt_prepare import graph_precision
+
     prepared = Path(model).suffix == ".onnx"
-    if prepared and not settings.beside and settings.calibrator is None:
+    graph = graph_precision(Path(model)) if prepared else options.precision
+    if "int8" not in (graph, options.precision):
+        raise UserError("--beside-fp16 goes with an INT8 engine: give --int8, or a file prepared with it")
+    if graph == "int8" and prepared and not settings.beside:
         raise UserError(
             "an INT8 graph cannot become an FP16 engine: name the FP16 one, --beside-fp16 PREPARED.onnx "
             "(--prepare --int8 --beside-fp16 writes both)"

@@ -85,8 +85,6 @@ def arguments(group: argparse._ArgumentGroup) -> None:
 
 def settings(args: argparse.Namespace) -> TrtSettings:
     """The flags above as a record."""
-    if args.beside_fp16 is not None and args.prepare and args.precision != "int8":
-        raise UserError("--beside-fp16 goes with --int8")
     for flag, value in (("--workspace", args.workspace), ("--dla", args.dla)):
         if value is not None and value < (flag == "--workspace"):
             raise UserError(f"{flag} {value} is too small")

@@ -197,6 +197,15 @@ def test_an_int8_graph_cannot_become_an_fp16_engine(
     assert everything(board) == ["toy.onnx"]
 
 
+def test_fp16_beside_fp16_makes_no_sense(
+    trt: TensorRTDouble, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = toy_prepared(board / "half.onnx", "fp16")
+    assert export(board, "--beside-fp16", half, graph="fp16") == 2
+    assert "--beside-fp16 goes with an INT8 engine" in capsys.readouterr().err
+    assert everything(board) == ["half.onnx", "toy.onnx"]
+
+
 # -- what fails leaves nothing -------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ class Report:
         inspection: Operators and float islands; None where the target does not tell.
         layers: Errors layer by layer, in forward order; empty without ``--diagnose``.
         notes: Doubts, a line each.
+        reference: What it was compared with: PyTorch, or what ran the file it was built from.
         passed: Whether it is within ``tolerance``.
     """
 
@@ -73,6 +74,7 @@ class Report:
     inspection: Inspection | None = None
     layers: tuple[LayerError, ...] = ()
     notes: tuple[str, ...] = ()
+    reference: str = "PyTorch"
 
     @property
     def passed(self) -> bool:
@@ -87,7 +89,7 @@ class Report:
         """For people."""
         rows = [
             ("artefact", f"{self.artefact}, {self.bytes / 1e6:.2f} MB, {self.input} -> {self.head}"),
-            ("compared", f"with PyTorch on {self.pictures} pictures ({self.source})"),
+            ("compared", f"with {self.reference} on {self.pictures} pictures ({self.source})"),
             (
                 "same label",
                 f"{self.agreement:.4%} of pixels{self._least()}; "
@@ -102,8 +104,8 @@ class Report:
             rows.append(
                 (
                     "IoU",
-                    f"{self.iou_artefact:.4f}, PyTorch {self.iou_reference:.4f}: {change:+.2f} points "
-                    f"(at most -{100 * self.tolerance.iou_drop:g})",
+                    f"{self.iou_artefact:.4f}, {self.reference} {self.iou_reference:.4f}: "
+                    f"{change:+.2f} points (at most -{100 * self.tolerance.iou_drop:g})",
                 )
             )
         if self.quantization is not None:

@@ -143,6 +143,7 @@ def verify(
         quantization=contract.quantization,
         inspection=inspection,
         layers=layers,
+        reference=reference.title,
         notes=notes,
     )
 

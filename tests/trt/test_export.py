@@ -74,6 +74,7 @@ def test_an_engine_is_verified_and_has_its_sidecar(trt: TensorRTDouble, board: P
     assert (report["passed"], report["precision"], report["target"]) == (True, graph, "trt")
     assert report["sha256"] == sha256(board / "toy.engine")
     assert report["versions"]["tensorrt"] == trt.__version__
+    assert report["reference"] == "ONNX Runtime"  # there is no PyTorch on the board
     with open_model(board / "toy.engine") as engine, open_model(board / "toy.onnx") as reference:
         frame = picture(50, 70)
         np.testing.assert_array_equal(engine.segment(frame).labels, reference.segment(frame).labels)

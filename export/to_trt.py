@@ -221,9 +221,17 @@ def inspect(path: Path) -> Inspection | None:
     """Operators of a prepared file; an engine's layers are TensorRT's own."""
     if path.suffix != ".onnx":
         return None
-    from edge_deeplab.export import to_onnx
+    import onnx
 
-    return to_onnx.TARGET.inspect(path) if to_onnx.TARGET.inspect else None
+    from edge_deeplab.export.trt_rules import float_operators
+
+    model = onnx.load(path)
+    kinds = [node.op_type for node in model.graph.node]
+    quantised = "QuantizeLinear" in kinds
+    return Inspection(
+        ops={kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        islands=float_operators(model) if quantised else {},
+    )
 
 
 def trace(

@@ -35,8 +35,42 @@ RESIZE_MODES = ("half_pixel", "pytorch_half_pixel")
 """Of ``coordinate_transformation_mode``: those whose bilinear result is that of PyTorch and ONNX Runtime."""
 
 
+FUSED = ("Clip", "Relu", "Add")
+"""Operators that TensorRT appends to a convolution."""
+
+QUANTISABLE = (*FUSED, "Conv", "Concat", "Resize", "GlobalAveragePool", "Expand")
+
+
 class GraphError(UserError):
     """A graph that TensorRT would refuse or read differently."""
+
+
+def float_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Operators of a Q/DQ graph that TensorRT computes in float: operator -> how many.
+
+    An operator computes in int8 when what it reads was just dequantised. An activation or a residual sum
+    behind such a convolution is part of it, whatever stands behind that.
+    """
+    made = {name: node for node in model.graph.node for name in node.output}
+
+    def dequantised(name: str) -> bool:
+        return name in made and made[name].op_type == "DequantizeLinear"
+
+    def whole(node: Any) -> bool:
+        if node.op_type in FUSED:
+            computed = [name for name in node.input if name in made]  # the others are bounds of a Clip
+            return all(
+                dequantised(name) or (made[name].op_type in ("Conv", "Add") and whole(made[name]))
+                for name in computed
+            )
+        values = node.input if node.op_type == "Concat" else node.input[: 1 + (node.op_type == "Conv")]
+        return all(dequantised(name) for name in values)
+
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in QUANTISABLE and not whole(node):
+            found[node.op_type] = found.get(node.op_type, 0) + 1
+    return found
 
 
 def check(model: onnx.ModelProto, graph: GraphPrecision) -> None:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_deeplab.errors import UserError
 from edge_deeplab.export.trt_forms import cast_through_float, quantise_once_per_fusion, slice_whole_shapes
 from edge_deeplab.export.trt_prepare import PREPARED_KEY, graph_precision, prepare
-from edge_deeplab.export.trt_rules import OPERATORS, GraphError, check
+from edge_deeplab.export.trt_rules import OPERATORS, GraphError, check, float_operators
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import Head
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
@@ -177,6 +177,22 @@ def test_what_is_fused_is_rounded_once() -> None:
     once = model.SerializeToString()
     quantise_once_per_fusion(model)
     assert model.SerializeToString() == once
+
+
+def test_what_tensorrt_computes_in_float() -> None:
+    model = residual()
+    quantise_once_per_fusion(model)
+    # The weights of these convolutions are float: none of them is an int8 one, nor what is fused to them.
+    assert float_operators(model) == {"Conv": 3, "Clip": 1, "Add": 1}
+    for node in list(model.graph.node):
+        if node.op_type == "Conv":
+            node.input[1] = "w1"
+    weights = pair("w", "w1")
+    for place, node in enumerate(weights):
+        model.graph.node.insert(place, node)
+    assert float_operators(model) == {}
+    model.graph.node.append(helper.make_node("Relu", ["x"], ["unread"]))
+    assert float_operators(model) == {}  # reads nothing computed, as a first layer would
 
 
 def test_rounding_once_is_nearer_to_the_float_graph() -> None:

@@ -10,7 +10,7 @@ demo: $(STAMP)  ## export `portrait`, verify it, segment a real photo, time it; 
 	$(BIN)/python -m edge_deeplab.demos.quickstart --output demo-output
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

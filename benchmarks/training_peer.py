@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Loop:
     """
 
     ours: bool
-    precision: str
+    precision: Literal["bf16", "fp32"]
     channels_last: bool
 
 
@@ -118,7 +118,7 @@ class PlainLoop:
             logits = self.model(image)
         loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), (batch["label"] == 1).float())
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Setting:
         tunables: Which of the allocator's settings are made.
     """
 
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp32"] = "bf16"
     channels_last: bool = True
     own_backward: bool = True
     tunables: tuple[str, ...] = tuple(TUNABLES)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edge_deeplab.errors import needs
+from edge_deeplab.export.ranges import Ranges
 from edge_deeplab.export.tflite_model import EXTRA, TfliteModel
 from edge_deeplab.export.tflite_network import quiet
-from edge_deeplab.export.tflite_ranges import Ranges
 from edge_deeplab.spec import InputDType
 
 DYNAMIC = ("CONV_2D", "FULLY_CONNECTED")

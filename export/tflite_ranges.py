@@ -1,9 +1,8 @@
-"""Which values every tensor of a float TFLite graph takes on real pictures, and the ranges that follow."""
+"""The values of every tensor of a TFLite graph, and the ranges that INT8 wants for them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,62 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_deeplab.errors import UserError, needs
-from edge_deeplab.export.base import Method
+from edge_deeplab.export.ranges import Ranges, Run
 from edge_deeplab.export.tflite_model import EXTRA, TfliteModel
 from edge_deeplab.spec import InputContract
-
-Ranges = dict[str, tuple[float, float]]
-"""Tensor name -> (lowest, highest)."""
-
-BINS, QUANTIZED_BINS, PERCENTILE = 2048, 128, 99.999
 
 SAME_RANGE = ("CONCATENATION", "RESIZE_BILINEAR", "RESHAPE")
 """Operators that copy values: with one scale on both sides nothing has to be converted on the way."""
 
 
-def measure(path: Path, tensors: Iterable[NDArray[Any]], method: Method) -> Ranges:
-    """Run a float file on every tensor and look at all it computes.
-
-    Args:
-        path: Float32 TFLite file.
-        tensors: Input tensors.
-        method: How ranges follow from values.
-    """
-    return minmax(path, tensors) if method == "minmax" else _histograms(path, tensors, method)
-
-
-def minmax(path: Path, tensors: Iterable[NDArray[Any]]) -> Ranges:
-    """The lowest and the highest value of every tensor."""
-    found: Ranges = {}
-    for values in activations(path, tensors):
-        for name, value in values.items():
-            low, high = found.get(name, (np.inf, -np.inf))
-            found[name] = (min(low, float(value.min())), max(high, float(value.max())))
-    return found
-
-
-def _histograms(path: Path, tensors: Iterable[NDArray[Any]], method: Method) -> Ranges:
-    """The same collector that ONNX Runtime calibrates with, so that a method means the same everywhere."""
-    with needs("export"):
-        from onnxruntime.quantization.calibrate import HistogramCollector
-    collector = HistogramCollector(
-        method=method,
-        symmetric=False,
-        num_bins=BINS if method == "percentile" else QUANTIZED_BINS,
-        num_quantized_bins=QUANTIZED_BINS,
-        percentile=PERCENTILE,
-        scenario="same",
-    )
-    for values in activations(path, tensors):
-        collector.collect({name: [value] for name, value in values.items()})
-    return {
-        name: (float(low), float(high))
-        for name, (low, high, *_) in collector.compute_collection_result().items()
-    }
-
-
-def activations(path: Path, tensors: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """For every input tensor: the real values of all tensors computed from it, and the input's own."""
+def all_tensors(path: Path) -> Run:
+    """A function that runs a file and gives the real values of all it computes, and of its input, by name."""
     with needs(EXTRA):
         from ai_edge_litert.interpreter import Interpreter
     with warnings.catch_warnings():
@@ -76,11 +29,15 @@ def activations(path: Path, tensors: Iterable[NDArray[Any]]) -> Iterator[dict[st
     (given,) = interpreter.get_input_details()
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
     computed = {int(t) for node in interpreter._get_ops_details() for t in node["outputs"]}
-    wanted = [details[index] for index in sorted({given["index"], *computed} & details.keys())]
-    for tensor in tensors:
+    there = [details[index] for index in sorted({given["index"], *computed} & details.keys())]
+    wanted = [detail for detail in there if _is_number(detail)]
+
+    def run(tensor: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         interpreter.set_tensor(given["index"], tensor)
         interpreter.invoke()
-        yield {detail["name"]: _real(interpreter, detail) for detail in wanted if _is_number(detail)}
+        return {detail["name"]: _real(interpreter, detail) for detail in wanted}
+
+    return run
 
 
 def _is_number(detail: dict[str, Any]) -> bool:
@@ -111,14 +68,14 @@ def harmonise(ranges: Ranges, model: TfliteModel, contract: InputContract) -> Ra
             merged = set().union(*(group[name] for name in members))
             group.update(dict.fromkeys(merged, merged))
     result = {
-        name: (min(ranges[m][0] for m in members), max(ranges[m][1] for m in members))
+        name: [min(ranges[m][0] for m in members), max(ranges[m][1] for m in members)]
         for name, members in group.items()
     }
     result[names[int(model.graph.inputs[0])]] = input_range(contract)
     return result
 
 
-def input_range(contract: InputContract) -> tuple[float, float]:
+def input_range(contract: InputContract) -> list[float]:
     """What pixels 0 and 255 become: 256 steps of exactly one pixel value.
 
     Raises:
@@ -131,7 +88,7 @@ def input_range(contract: InputContract) -> tuple[float, float]:
             f"{contract.name}: INT8 needs one mean, a whole number, and one std for all channels, "
             f"not {contract.mean} and {contract.std}"
         )
-    return (0 - contract.mean[0]) / contract.std[0], (255 - contract.mean[0]) / contract.std[0]
+    return [(pixel - contract.mean[0]) / contract.std[0] for pixel in (0, 255)]
 
 
 def _name(tensor: Any) -> str:

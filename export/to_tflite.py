@@ -122,7 +122,7 @@ def _name_layers(model: TfliteModel, convolutions: Sequence[tuple[str, Any]]) ->
 
 
 def _quantised(source: Path, contract: InputContract, options: Options) -> tuple[bytes, InputContract]:
-    from edge_deeplab.export import tflite_quantize, tflite_ranges
+    from edge_deeplab.export import ranges, tflite_quantize, tflite_ranges
     from edge_deeplab.export.calibration import statistics
     from edge_deeplab.export.tflite_model import TfliteModel
 
@@ -132,10 +132,10 @@ def _quantised(source: Path, contract: InputContract, options: Options) -> tuple
     pixels = contract.replace(dtype="float32")
 
     def compute() -> dict[str, Any]:
-        tensors = options.progress(calibration.tensors(pixels), "calibrating")
-        return dict(tflite_ranges.measure(source, tensors, calibration.method))
+        run, inputs = tflite_ranges.all_tensors(source), calibration.tensors(pixels)
+        return dict(ranges.measure(run, inputs, calibration.method, options.progress))
 
-    found = statistics(
+    measured = statistics(
         calibration,
         pixels,
         graph=hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -143,9 +143,8 @@ def _quantised(source: Path, contract: InputContract, options: Options) -> tuple
         compute=compute,
         note=options.note,
     )
-    ranges = {name: (float(low), float(high)) for name, (low, high) in found.items()}
-    ranges = tflite_ranges.harmonise(ranges, TfliteModel.read(source), contract)
-    data = tflite_quantize.full(source, ranges, contract.dtype, options.keep_float)
+    wanted = tflite_ranges.harmonise(measured, TfliteModel.read(source), contract)
+    data = tflite_quantize.full(source, wanted, contract.dtype, options.keep_float)
     return data, contract.replace(quantization=calibration.record("s8s8", options.keep_float))
 
 
@@ -171,9 +170,11 @@ def trace(
     path: Path, layers: Sequence[str], tensors: Iterable[NDArray[Any]]
 ) -> Iterable[dict[str, NDArray[np.float32]]]:
     """Layer outputs of a file, as real values (1, C, h, w)."""
-    from edge_deeplab.export.tflite_ranges import activations
+    from edge_deeplab.export.tflite_ranges import all_tensors
 
-    for values in activations(path, tensors):
+    run = all_tensors(path)
+    for tensor in tensors:
+        values = run(tensor)
         yield {name: values[name].transpose(0, 3, 1, 2) for name in layers if name in values}
 
 

@@ -47,7 +47,7 @@ if MISSING:
         allow_module_level=True,
     )
 
-from edge_deeplab.export import tflite_ranges  # noqa: E402
+from edge_deeplab.export import ranges, tflite_ranges  # noqa: E402
 from edge_deeplab.export.tflite_model import TfliteModel  # noqa: E402
 
 HEADS: list[Head] = ["logits", "logits-full", "probability", "classmap"]
@@ -252,21 +252,32 @@ def test_a_layer_kept_in_float_is_an_island(folder: Path, checkpoint: Path) -> N
     assert floats == [layer]
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
-def test_ranges(folder: Path, checkpoint: Path, method: Any) -> None:
-    """All methods see the same values; the gentler ones cut outliers off, never more."""
+def test_ranges_are_measured_on_every_tensor(folder: Path, checkpoint: Path) -> None:
     contract = load_checkpoint(checkpoint)[1].replace(layout="NHWC")
-    path, tensors = nano_tflite(folder), list(packaged(16).tensors(contract))[:3]
-    whole = tflite_ranges.measure(path, tensors, "minmax")
-    found = tflite_ranges.measure(path, tensors, method)
-    assert found.keys() == whole.keys()
-    assert len(found) > 60
-    for name, (low, high) in found.items():
-        slack = 0.02 * (whole[name][1] - whole[name][0])
-        assert whole[name][0] - slack <= low < high <= whole[name][1] + slack
-    stem = found["backbone.stem"]
-    assert stem[0] >= -1e-3
-    assert stem[1] <= 6.01
+    found = ranges.measure(
+        tflite_ranges.all_tensors(nano_tflite(folder)), packaged(16).tensors(contract), "minmax"
+    )
+    model = TfliteModel.read(nano_tflite(folder))
+    computed = {model.graph.tensors[index].name.decode() for index in model.makers()}
+    assert found.keys() == {"image", *computed}
+    assert found["backbone.stem"] == [0, 6]
+    assert -1 <= found["image"][0] < 0 < found["image"][1] <= 127 / 128
+
+
+def test_ranges_are_cached_with_the_question(
+    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights, pictures and method are not measured again; another method is."""
+    first = written(folder, checkpoint, "first", precision="int8").read_bytes()
+
+    def stop(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(ranges, "measure", stop)
+    assert written(folder, checkpoint, "second", precision="int8").read_bytes() == first
+    with pytest.raises(AssertionError, match="measured again"):
+        pictures = packaged(16, method="percentile")
+        written(folder, checkpoint, "third", precision="int8", calibration=pictures)
 
 
 def test_traces_are_real_numbers_by_layer(folder: Path, checkpoint: Path) -> None:

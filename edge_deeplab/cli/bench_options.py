@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from edge_deeplab.bench.device import devices
 from edge_deeplab.cli.arguments import positive, size
 
 Value = TypeVar("Value")
@@ -15,6 +14,8 @@ Value = TypeVar("Value")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add them all."""
+    from edge_deeplab.bench.device import devices
+
     parser.add_argument(
         "models",
         metavar="MODEL",

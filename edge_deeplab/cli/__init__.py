@@ -65,14 +65,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): not an error, but Python must not flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe went away (`| head`): not an error.
+        _forget_what_cannot_be_written()
         return 0
     except OSError as error:
+        _forget_what_cannot_be_written()
         return _fail(f"{error.filename or 'the system'}: {because(error)}")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _forget_what_cannot_be_written() -> None:
+    """Python flushes standard output once more when it ends, and would fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:

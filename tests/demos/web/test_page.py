@@ -160,7 +160,9 @@ def test_settings_are_kept_for_the_next_visit(start: Start) -> None:
     visitor = start()
     visitor.page.keyboard.press("4")
     visitor.page.reload()
-    assert visitor.page.get_by_label("Mask", exact=True).is_checked()
+    from playwright.sync_api import expect  # waits until the page's script has read them
+
+    expect(visitor.page.get_by_label("Mask", exact=True)).to_be_checked()
 
 
 # -- nothing leaves the machine ------------------------------------------------------------------

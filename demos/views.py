@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from edge_deeplab import composite
+from edge_deeplab.demos.live.sources import quiet
 from edge_deeplab.demos.options import SIDE_BY_SIDE
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import IMAGE_SUFFIXES, Floats, Frame, read_image
@@ -55,7 +56,8 @@ class Film(Background):
     """A film, played over and over."""
 
     def __init__(self, path: Path) -> None:
-        self._film = cv2.VideoCapture(str(path))
+        with quiet():
+            self._film = cv2.VideoCapture(str(path))
         read, frame = self._film.read()
         if not read:
             raise UserError(f"cannot read {path}: neither a picture nor a film OpenCV can decode")

@@ -87,10 +87,9 @@ class Matte:
         now = small_luma(luma, *_grid(luma, FLOW))
         return self._finish(self._carrier.carry(self._logits, self._before, now), luma)
 
-    @property
-    def ready(self) -> bool:
-        """Whether :meth:`propagate` has something to carry on."""
-        return self._logits is not None
+    def ready(self, frame: Frame) -> bool:
+        """Whether :meth:`propagate` has something to carry on to this frame."""
+        return self._logits is not None and frame.shape[:2] == self._size
 
     def reset(self) -> None:
         """Forget everything, as before the first frame."""

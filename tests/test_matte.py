@@ -122,11 +122,12 @@ def test_there_must_be_something_to_carry_on() -> None:
     with pytest.raises(UserError, match="nothing to propagate yet"):
         matte.propagate(frame)
     matte.update(frame, np.zeros((40, 60), np.float32))
-    assert matte.ready
+    assert matte.ready(frame)
+    assert not matte.ready(frame[:20])
     with pytest.raises(UserError, match="another size"):
         matte.propagate(frame[:20])
     matte.reset()
-    assert not matte.ready
+    assert not matte.ready(frame)
 
 
 def test_another_size_starts_anew() -> None:

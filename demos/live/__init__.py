@@ -1,0 +1,1 @@
+"""The live loop: camera, model and screen side by side, the newest frame first."""

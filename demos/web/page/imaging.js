@@ -113,7 +113,9 @@ export function foregroundLogits(output, contract, frame, grid) {
     return scores.map((score) => (contract.head === 'probability' ? logit(score) : score) - shift);
   }
   const labels = labelsOf(output, contract, frame);
-  return shrink(frame, grid, (at) => (labels[at] ? CERTAIN : -CERTAIN));
+  const certain = new Float32Array(labels.length);
+  for (let i = 0; i < labels.length; i++) certain[i] = labels[i] ? CERTAIN : -CERTAIN;
+  return shrink(certain, frame, grid);
 }
 
 /**
@@ -213,7 +215,9 @@ function planesOf(output, contract, size) {
   const count = contract.classes.length;
   return Array.from({ length: count }, (_, k) => {
     if (contract.layout === 'NCHW') return output.subarray(k * size, (k + 1) * size);
-    return Float32Array.from({ length: size }, (_, i) => output[i * count + k]);
+    const plane = new Float32Array(size);
+    for (let i = 0; i < size; i++) plane[i] = output[i * count + k];
+    return plane;
   });
 }
 

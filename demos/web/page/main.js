@@ -24,6 +24,8 @@ class App {
     this.engine = null;
     /** @type {Source | null} */
     this.source = null;
+    /** Counts the sources asked for. */
+    this.turn = 0;
     /** @type {Pipeline | null} */
     this.pipeline = null;
     /** @type {TexImageSource} */
@@ -44,10 +46,11 @@ class App {
     this.engine = opening;
     before?.then((engine) => engine.close(), () => {});
     if (this.source) showState(null, `Loading ${model}\u2026`);
+    else showState('welcome', '');
     opening.then(
       (engine) => {
         if (this.engine !== opening) return;
-        engine.onLost = (message) => this.fail(new UserError(message));
+        engine.onLost = (message) => this.engine === opening && this.engineFailed(new UserError(message), backend);
         element('model-line').textContent =
           `${engine.contract.name}, ${engine.contract.precision}, ${engine.title}. ${engine.contract.provenance.license}`;
         showState(null, '');
@@ -93,10 +96,16 @@ class App {
   async begin(open) {
     this.endSource();
     showState('starting', 'Starting\u2026');
+    const turn = ++this.turn;
     try {
-      this.source = await open();
+      const source = await open();
+      if (turn !== this.turn) {
+        source.stop(); // another one was chosen meanwhile
+        return;
+      }
+      this.source = source;
     } catch (error) {
-      this.fail(error);
+      if (turn === this.turn) this.fail(error);
       return;
     }
     showState(null, 'Loading the model\u2026');
@@ -154,7 +163,6 @@ class App {
 
   draw() {
     const { mode, blur, mirror } = this.form.values();
-    if (mode !== 'side') this.effect = mode;
     this.compositor.draw({
       effect: this.effect,
       beside: mode === 'side',
@@ -226,8 +234,9 @@ class App {
   /** @param {string} name Of the control that changed. */
   async changed(name) {
     const { mode, backend, backdrop, color } = this.form.values();
+    if (mode !== 'side') this.effect = mode;
     element('screen').dataset.mode = mode;
-    this.form.showFor(mode, backend);
+    this.form.showFor(this.effect, backend);
     const local = backend !== 'server';
     const promise = local
       ? 'The model runs in this browser. Your picture never leaves this device.'

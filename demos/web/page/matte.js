@@ -96,7 +96,8 @@ class MotionAverage {
    * @param {number} seconds
    */
   update(logits, luma, seconds) {
-    const smooth = gaussian(luma, this.grid);
+    const smooth = separable(new Float32Array(luma), this.grid, GAUSSIAN_RADIUS, gaussianAround);
+    for (let i = 0; i < smooth.length; i++) smooth[i] = Math.round(smooth[i]); // bytes, as in OpenCV
     if (!this.average) {
       this.average = logits.slice();
     } else {
@@ -123,21 +124,15 @@ class MotionAverage {
 function motionBetween(before, now, grid) {
   const change = now.map((value, i) => value - before[i]);
   // A camera that adjusts its exposure changes every pixel; that is no motion.
-  const sample = [];
-  for (let y = 0; y < grid.height; y += 4) {
-    for (let x = 0; x < grid.width; x += 4) sample.push(change[y * grid.width + x]);
+  const sample = new Float32Array(Math.ceil(grid.height / 4) * Math.ceil(grid.width / 4));
+  for (let y = 0, k = 0; y < grid.height; y += 4) {
+    for (let x = 0; x < grid.width; x += 4) sample[k++] = change[y * grid.width + x];
   }
   const common = median(sample);
   for (let i = 0; i < change.length; i++) {
     change[i] = Math.min(1, Math.max(0, (Math.abs(change[i] - common) - STILL) / (MOVING - STILL)));
   }
-  return separable(change, grid, (line, at, last) => {
-    let most = 0;
-    for (let k = Math.max(0, at - (REACH >> 1)); k <= Math.min(last, at + (REACH >> 1)); k++) {
-      most = Math.max(most, line[k]);
-    }
-    return most;
-  });
+  return separable(change, grid, REACH >> 1, mostAround);
 }
 
 /**
@@ -148,17 +143,26 @@ function motionBetween(before, now, grid) {
  * @param {Float32Array} values Filled with slope and offset for lumas 0..1.
  */
 function guidedLines(mask, luma, grid, values) {
-  const guide = Float32Array.from(luma, (value) => value / 255);
-  const mean = (/** @type {Float32Array} */ map) => boxMean(map, grid);
+  const mean = (/** @type {Float32Array} */ map) => separable(map, grid, RADIUS, meanAround);
+  const guide = new Float32Array(mask.length);
+  const product = new Float32Array(mask.length);
+  const square = new Float32Array(mask.length);
+  for (let i = 0; i < mask.length; i++) {
+    guide[i] = luma[i] / 255;
+    product[i] = guide[i] * mask[i];
+    square[i] = guide[i] * guide[i];
+  }
   const meanGuide = mean(guide);
   const meanMask = mean(mask);
-  const meanProduct = mean(guide.map((value, i) => value * mask[i]));
-  const meanSquare = mean(guide.map((value) => value * value));
-  const slope = meanProduct.map((value, i) => {
+  const meanProduct = mean(product);
+  const meanSquare = mean(square);
+  const slope = new Float32Array(mask.length);
+  const offset = new Float32Array(mask.length);
+  for (let i = 0; i < mask.length; i++) {
     const variance = meanSquare[i] - meanGuide[i] * meanGuide[i];
-    return (value - meanGuide[i] * meanMask[i]) / (variance + EPSILON);
-  });
-  const offset = meanMask.map((value, i) => value - slope[i] * meanGuide[i]);
+    slope[i] = (meanProduct[i] - meanGuide[i] * meanMask[i]) / (variance + EPSILON);
+    offset[i] = meanMask[i] - slope[i] * meanGuide[i];
+  }
   const meanSlope = mean(slope);
   const meanOffset = mean(offset);
   for (let i = 0; i < mask.length; i++) {
@@ -171,68 +175,98 @@ function guidedLines(mask, luma, grid, values) {
 // -- filters -----------------------------------------------------------------------------------
 
 /**
- * @param {Float32Array} map
- * @param {{width: number, height: number}} grid
+ * What a filter makes of a line that is longer by `radius` at both ends: `count` values, `stride` apart.
+ * @callback LineFilter
+ * @param {Float32Array} line
+ * @param {number} radius
+ * @param {number} count
+ * @param {Float32Array} result
+ * @param {number} at Of the first value.
+ * @param {number} stride
  */
-function boxMean(map, grid) {
-  return separable(map, grid, (line, at, last) => {
-    let sum = 0;
-    for (let k = at - RADIUS; k <= at + RADIUS; k++) sum += line[reflect(k, last)];
-    return sum / (2 * RADIUS + 1);
-  });
+
+/** @type {LineFilter} */
+function meanAround(line, radius, count, result, at, stride) {
+  const width = 2 * radius + 1;
+  let sum = 0;
+  for (let k = 0; k < width - 1; k++) sum += line[k];
+  for (let i = 0; i < count; i++, at += stride) {
+    sum += line[i + width - 1];
+    result[at] = sum / width;
+    sum -= line[i];
+  }
+}
+
+/** @type {LineFilter} */
+function mostAround(line, radius, count, result, at, stride) {
+  for (let i = 0; i < count; i++, at += stride) {
+    let most = line[i];
+    for (let k = i + 1; k <= i + 2 * radius; k++) if (line[k] > most) most = line[k];
+    result[at] = most;
+  }
 }
 
 // Standard deviation 1, as wide as OpenCV makes it for bytes.
+const GAUSSIAN_RADIUS = 3;
 const GAUSSIAN = [-3, -2, -1, 0, 1, 2, 3].map((k) => Math.exp(-0.5 * k * k));
 const GAUSSIAN_SUM = GAUSSIAN.reduce((a, b) => a + b);
 
-/**
- * @param {Uint8Array} map
- * @param {{width: number, height: number}} grid
- */
-function gaussian(map, grid) {
-  return separable(Float32Array.from(map), grid, (line, at, last) => {
+/** @type {LineFilter} */
+function gaussianAround(line, radius, count, result, at, stride) {
+  for (let i = 0; i < count; i++, at += stride) {
     let sum = 0;
-    for (let k = -3; k <= 3; k++) sum += GAUSSIAN[k + 3] * line[reflect(at + k, last)];
-    return sum / GAUSSIAN_SUM;
-  }).map(Math.round);
+    for (let k = 0; k <= 2 * radius; k++) sum += GAUSSIAN[k] * line[i + k];
+    result[at] = sum / GAUSSIAN_SUM;
+  }
 }
 
 /**
  * A filter along the rows, then along the columns.
  * @param {Float32Array} map
  * @param {{width: number, height: number}} grid
- * @param {(line: Float32Array, at: number, last: number) => number} filter
+ * @param {number} radius
+ * @param {LineFilter} filter
  */
-function separable(map, { width, height }, filter) {
+function separable(map, { width, height }, radius, filter) {
+  return alongRows(alongRows(map, width, height, radius, filter), height, width, radius, filter);
+}
+
+/**
+ * A filter along the rows; the result is transposed, so that doing it twice filters the columns, too. Beyond its
+ * ends a row is mirrored (OpenCV's BORDER_REFLECT_101).
+ * @param {Float32Array} map
+ * @param {number} width
+ * @param {number} height
+ * @param {number} radius
+ * @param {LineFilter} filter
+ */
+function alongRows(map, width, height, radius, filter) {
   const result = new Float32Array(map.length);
-  const row = new Float32Array(width);
+  const line = new Float32Array(width + 2 * radius);
   for (let y = 0; y < height; y++) {
-    row.set(map.subarray(y * width, (y + 1) * width));
-    for (let x = 0; x < width; x++) result[y * width + x] = filter(row, x, width - 1);
-  }
-  const column = new Float32Array(height);
-  for (let x = 0; x < width; x++) {
-    for (let y = 0; y < height; y++) column[y] = result[y * width + x];
-    for (let y = 0; y < height; y++) result[y * width + x] = filter(column, y, height - 1);
+    line.set(map.subarray(y * width, (y + 1) * width), radius);
+    for (let k = 1; k <= radius; k++) {
+      line[radius - k] = map[y * width + mirrored(-k, width - 1)];
+      line[radius + width - 1 + k] = map[y * width + mirrored(width - 1 + k, width - 1)];
+    }
+    filter(line, radius, width, result, y, height);
   }
   return result;
 }
 
 /**
- * Positions beyond an end are mirrored at it (OpenCV's BORDER_REFLECT_101).
  * @param {number} at
  * @param {number} last
  */
-function reflect(at, last) {
+function mirrored(at, last) {
   if (last === 0) return 0;
   const folded = Math.abs(at) % (2 * last);
   return folded <= last ? folded : 2 * last - folded;
 }
 
-/** @param {number[]} values */
+/** @param {Float32Array} values */
 function median(values) {
-  const sorted = values.sort((a, b) => a - b);
+  const sorted = values.sort();
   const half = sorted.length >> 1;
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }

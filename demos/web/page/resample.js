@@ -116,34 +116,39 @@ function areaTaps(from, to) {
  * @returns {Uint8Array}
  */
 export function smallLuma(rgba, frame, grid) {
-  const luma = (/** @type {number} */ at) =>
-    (rgba[4 * at] * 4899 + rgba[4 * at + 1] * 9617 + rgba[4 * at + 2] * 1868 + 8192) >> 14;
-  return Uint8Array.from(shrink(frame, grid, luma), Math.round);
+  const luma = new Float32Array(frame.width * frame.height);
+  for (let i = 0, at = 0; i < luma.length; i++, at += 4) {
+    luma[i] = (rgba[at] * 4899 + rgba[at + 1] * 9617 + rgba[at + 2] * 1868 + 8192) >> 14;
+  }
+  const small = shrink(luma, frame, grid);
+  const result = new Uint8Array(small.length);
+  for (let i = 0; i < small.length; i++) result[i] = small[i] + 0.5;
+  return result;
 }
 
 /**
  * Area average of a frame's values on a grid no larger than it.
+ * @param {Float32Array} values
  * @param {Size} frame
  * @param {Size} grid
- * @param {(at: number) => number} value Of the pixel with this index.
  */
-export function shrink(frame, grid, value) {
+export function shrink(values, frame, grid) {
   const across = areaTaps(frame.width, grid.width);
   const down = areaTaps(frame.height, grid.height);
-  const rows = new Float32Array(frame.height * grid.width);
-  for (let y = 0; y < frame.height; y++) {
-    for (let x = 0; x < grid.width; x++) {
-      let at = y * frame.width + across.first[x];
-      let sum = 0;
-      for (let k = across.start[x]; k < across.start[x + 1]; k++) sum += value(at++) * across.weights[k];
-      rows[y * grid.width + x] = sum;
-    }
-  }
   const result = new Float32Array(grid.height * grid.width);
-  for (let y = 0; y < grid.height; y++) {
-    let at = down.first[y] * grid.width;
+  const row = new Float32Array(frame.width);
+  for (let y = 0, out = 0; y < grid.height; y++) {
+    row.fill(0);
+    let from = down.first[y] * frame.width;
     for (let k = down.start[y]; k < down.start[y + 1]; k++) {
-      for (let x = 0; x < grid.width; x++) result[y * grid.width + x] += rows[at++] * down.weights[k];
+      const weight = down.weights[k];
+      for (let x = 0; x < frame.width; x++) row[x] += values[from++] * weight;
+    }
+    for (let x = 0; x < grid.width; x++) {
+      let at = across.first[x];
+      let sum = 0;
+      for (let k = across.start[x]; k < across.start[x + 1]; k++) sum += row[at++] * across.weights[k];
+      result[out++] = sum;
     }
   }
   return result;

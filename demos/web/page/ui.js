@@ -75,11 +75,11 @@ export function controls() {
       });
     },
 
-    /** Show the settings of a mode only. @param {string} mode @param {string} backend */
-    showFor(mode, backend) {
+    /** Show the settings of an effect only. @param {string} effect @param {string} backend */
+    showFor(effect, backend) {
       for (const part of form.querySelectorAll('[data-for]')) {
         const wanted = /** @type {HTMLElement} */ (part).dataset.for?.split(' ') ?? [];
-        /** @type {HTMLElement} */ (part).hidden = !wanted.includes(mode);
+        /** @type {HTMLElement} */ (part).hidden = !wanted.includes(effect);
       }
       named('model').disabled = backend === 'server'; // the server has loaded its one model
     },

@@ -80,6 +80,11 @@ class Visit:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.asked.add(request.url))
 
+    def open_bare(self, address: str) -> None:
+        """The page without what it does by itself: its modules are there to be imported."""
+        self.page.route("**/main.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
+        self.page.goto(address)
+
     def state(self, wanted: str, *, seconds: float = 60) -> None:
         """Wait until the picture's area shows ``live``, ``problem`` …"""
         self.page.wait_for_selector(f'#screen[data-state="{wanted}"]', timeout=1000 * seconds)

@@ -29,11 +29,11 @@ SHARED_VIDEOS = ROOT.parent / "shared" / "video"
 
 
 @contextmanager
-def served(site: Site, **https: str) -> Iterator[str]:
+def served(site: Site, *, port: int = 0, **https: str) -> Iterator[str]:
     """The real server in a thread; gives its address. ``certificate`` and ``key`` make it https."""
     from edge_deeplab.demos.web.app import server
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     running = server(site, **https)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()

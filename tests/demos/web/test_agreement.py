@@ -32,9 +32,9 @@ needs_clips = pytest.mark.skipif(not clips(), reason="no ../shared/video beside 
 
 @pytest.fixture
 def page(visit: MakeVisit, site: str) -> Iterator[Any]:
-    """Shows the demo; nothing may go wrong in it."""
+    """Of the demo's origin, so that its modules can be imported; nothing may go wrong in it."""
     visitor = visit(camera=False)
-    visitor.page.goto(site)
+    visitor.open_bare(site)
     yield visitor.page
     assert visitor.errors == []
 
@@ -105,7 +105,7 @@ async ({ url, count }) => {
 
 def test_frames_of_the_camera_have_the_masks_that_python_gives_them(visit: MakeVisit, site: str) -> None:
     visitor = visit()
-    visitor.page.goto(site)
+    visitor.open_bare(site)
     answers = visitor.page.evaluate(LIVE, {"url": f"{site}/models/portrait.onnx", "count": 3})
     with open_model("portrait", threads=1) as runtime:
         for answer in answers:
@@ -219,7 +219,7 @@ def test_every_kind_of_model_is_read_from_its_contract(visit: MakeVisit, tmp_pat
     frames = [picture(h, w, seed=k) for k, (h, w) in enumerate([(64, 96), (130, 77), (480, 640), (40, 300)])]
     with served(Site("toy", {"toy": path})) as address, open_model(path, threads=1) as runtime:
         visitor = visit(camera=False)
-        visitor.page.goto(address)
+        visitor.open_bare(address)
         backend = "webgpu" if kind.startswith("webgpu") else "wasm"
         if backend == "webgpu" and not visitor.page.evaluate(HAS_WEBGPU):
             pytest.skip("this Chromium has no WebGPU device")

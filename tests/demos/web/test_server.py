@@ -388,7 +388,7 @@ def test_without_its_token_the_page_says_so(visit: Any, guarded: str) -> None:
     assert "Open it with the whole address" in visitor.page.get_by_role("alert").inner_text()
 
 
-def test_the_page_notices_that_the_server_ended(visit: Any, runtime: Runtime) -> None:
+def test_the_page_notices_that_the_server_ended_and_came_back(visit: Any, runtime: Runtime) -> None:
     with served(Site("toy", {}, Live(runtime))) as url:
         visitor = visit()
         visitor.page.goto(url)
@@ -396,3 +396,6 @@ def test_the_page_notices_that_the_server_ended(visit: Any, runtime: Runtime) ->
         visitor.state("live")
     visitor.state("problem")
     assert "connection to the server was lost" in visitor.page.get_by_role("alert").inner_text()
+    with served(Site("toy", {}, Live(runtime)), port=int(url.rpartition(":")[2])):
+        visitor.page.locator("#retry").click()
+        visitor.state("live")

@@ -24,6 +24,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LINKS = ("export", "runtimes", "demos")
 IMPORTED_AS = {
     "yaml": "pyyaml",
+    "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "skimage": "scikit-image",
     "cuda": "cuda-bindings",

@@ -174,12 +174,13 @@ class Pictures(Source):
 def quiet() -> Iterator[None]:
     """Keep OpenCV and FFmpeg from printing pages about what we say in one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging = getattr(cv2.utils, "logging", cv2)  # JetPack 5 and Debian 12 have OpenCV before 4.7
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)  # silent
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
 
 
 class Pace:

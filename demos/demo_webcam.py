@@ -52,6 +52,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="write the last picture at the end; default name: snapshot.png (key P takes one at any time)",
     )
+    parser.add_argument(
+        "--log", metavar="PATH", help="write the figures of every second, one JSON object a line"
+    )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument(
         "--virtual-camera",
@@ -99,6 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     from contextlib import ExitStack, closing
 
     from edge_deeplab.demos.live.app import App
+    from edge_deeplab.demos.live.journal import Journal
     from edge_deeplab.demos.live.loop import Live, Settings
     from edge_deeplab.demos.live.sources import open_source
     from edge_deeplab.demos.live.window import open_window
@@ -114,8 +118,9 @@ def _run(args: argparse.Namespace) -> int:
         if not args.headless:
             window = stack.enter_context(closing(open_window(f"edge-deeplab: {model.contract.name}")))
         outputs = _outputs(args, source.rate, stack)
+        journal = stack.enter_context(Journal(args.log)) if args.log else None
         live = stack.enter_context(Live(source, model, settings, say=_say))
-        app = App(live, view, window, outputs, args.snapshot, say=_say)
+        app = App(live, view, window, outputs, args.snapshot, journal, say=_say)
         with _ctrl_c() as pressed:
             app.run(lambda: pressed() or (args.seconds is not None and app.figures.seconds >= args.seconds))
     # The recording is finished by now.

@@ -16,7 +16,7 @@ from edge_deeplab.bench.peers import KNOWN
 from edge_deeplab.cli import parser
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-SCRIPTS = ("peers", "harness", "depthwise", "training_step", "architectures", "aarch64")
+SCRIPTS = ("peers", "harness", "depthwise", "training_step", "architectures", "aarch64", "soak")
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from edge_deeplab.composite import cut_out
 from edge_deeplab.demos.live.hud import draw
+from edge_deeplab.demos.live.journal import Journal
 from edge_deeplab.demos.live.loop import Answer, Live
 from edge_deeplab.demos.live.statistics import Histogram, Rate
 from edge_deeplab.demos.live.window import ESCAPE, Window
@@ -47,10 +48,14 @@ class Figures:
     last: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     begin: float = field(default_factory=time.perf_counter)
 
-    def stage(self, name: str, milliseconds: float) -> None:
-        """Note down one stage of one frame."""
-        self.stages[name].add(milliseconds)
-        self.last[name] += 0.1 * (milliseconds - self.last[name]) if self.last[name] else milliseconds
+    def add(self, latency: float, stages: Mapping[str, float]) -> None:
+        """Take in one frame that was shown; all in milliseconds."""
+        self.shown += 1
+        self.rate.tick()
+        self.latency.add(latency)
+        for name, milliseconds in stages.items():
+            self.stages[name].add(milliseconds)
+            self.last[name] += 0.1 * (milliseconds - self.last[name]) if self.last[name] else milliseconds
 
     @property
     def seconds(self) -> float:
@@ -83,6 +88,7 @@ class App:
         window: None to show nothing.
         outputs: Get every picture, without figures and keys on it.
         snapshot: Where the last picture goes at the end; "" for nowhere.
+        journal: Told the figures of every frame.
     """
 
     def __init__(
@@ -92,11 +98,12 @@ class App:
         window: Window | None,
         outputs: Sequence[Output] = (),
         snapshot: str = "",
+        journal: Journal | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.figures = Figures()
         self._live, self._view, self._window = live, view, window
-        self._outputs, self._snapshot, self._say = outputs, snapshot, say
+        self._outputs, self._snapshot, self._journal, self._say = outputs, snapshot, journal, say
         self._hud, self._quit = True, False
         self._answer: Answer | None = None
         self._picture: Frame | None = None
@@ -132,19 +139,18 @@ class App:
             figures.begin = time.perf_counter()
         begin = time.perf_counter()
         picture = self._view(answer.frame, answer.alpha, answer.taken - figures.begin)
-        figures.stage("view", 1e3 * (time.perf_counter() - begin))
+        stages = {"view": 1e3 * (time.perf_counter() - begin), "matte": answer.matte}
         for output in self._outputs:
             output.write(picture, answer.taken)
         if self._window is not None:
             self._window.show(draw(picture, *self._lines()) if self._hud else picture)
-        figures.latency.add(1e3 * (time.perf_counter() - answer.taken))
-        figures.stage("matte", answer.matte)
+        latency = 1e3 * (time.perf_counter() - answer.taken)
         if answer.times is not None:
             times = asdict(answer.times)
-            for name in MODEL_STAGES:
-                figures.stage(name, times[name])
-        figures.rate.tick()
-        figures.shown += 1
+            stages.update({name: times[name] for name in MODEL_STAGES})
+        figures.add(latency, stages)
+        if self._journal is not None:
+            self._journal.note(latency, stages, self._live)
         self._answer, self._picture = answer, picture
 
     def _lines(self) -> tuple[list[str], list[str]]:

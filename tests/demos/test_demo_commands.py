@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -165,6 +166,18 @@ def test_webcam_ends_in_time(run: Run, toy: Path, film: Path) -> None:
     assert time.perf_counter() - begin < 30
 
 
+def test_the_log_holds_a_line_a_second(run: Run, toy: Path, film: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    done = run("webcam", film, "--headless", "--model", toy, "--loop", "--seconds", "2.5", "--log", log)
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert 1 <= len(lines) <= 3
+    assert lines[-1]["shown"] + lines[-1]["dropped"] <= lines[-1]["captured"]
+    assert lines[0]["fps"] > 0
+    assert lines[0]["latency_ms"]["p50"] <= lines[0]["latency_ms"]["p99"]
+    assert {"inference", "matte", "view"} <= set(lines[0]["stages_ms"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_whole_recording(toy: Path, film: Path, tmp_path: Path, number: int) -> None:
     record = tmp_path / "record.mp4"
@@ -205,6 +218,7 @@ def test_the_snapshot_of_a_cut_out_is_transparent(run: Run, toy: Path, film: Pat
         (["http://127.0.0.1:9/x.mjpg", "--headless"], ["no picture from http"]),
         (["{film}", "--headless", "--record", "x.avi"], ["films are written as"]),
         (["{film}", "--headless", "--record", "/proc/x.mp4"], ["cannot write"]),
+        (["{film}", "--headless", "--log", "/proc/x/log"], ["cannot write /proc/x/log"]),
         (["{film}", "--camera-size", "640"], ["WIDTHxHEIGHT"]),
         (["{film}", "--rate", "fast"], ["must be a number"]),
         (["{film}", "--every", "0"], ["at least 1"]),

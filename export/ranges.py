@@ -22,7 +22,7 @@ Ranges = dict[str, list[float]]
 Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 """Input tensor -> every float tensor of the graph by name."""
 
-BINS = 2048
+BINS = 8192
 LEVELS = 256
 PERCENTILE = 99.999
 """Share of values kept by ``percentile``, the rest cut evenly at both ends."""
@@ -70,49 +70,58 @@ def histogram(value: NDArray[np.float32], low: float, high: float) -> NDArray[np
 
 
 def percentile(counts: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
-    """The range that holds :data:`PERCENTILE` per cent of the values."""
+    """The range that holds zero and :data:`PERCENTILE` per cent of the values."""
     outside = (100 - PERCENTILE) / 200
     share = np.cumsum(counts) / counts.sum()
     step = (high - low) / len(counts)
     first = int(np.searchsorted(share, outside, side="right"))
     last = int(np.searchsorted(share, 1 - outside, side="left"))
-    return low + first * step, low + (last + 1) * step
+    return min(low + first * step, 0.0), max(low + (last + 1) * step, 0.0)
 
 
 def entropy(counts: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
     """The range whose quantised values differ least from all of them in Kullback-Leibler divergence.
 
-    Migacz, "8-bit inference with TensorRT", GTC 2017, carried to ranges that are not symmetric: both
-    ends are cut in proportion, and zero stays inside. Values beyond a cut count at its edge.
+    Migacz, "8-bit inference with TensorRT", GTC 2017: values are cut at plus and minus a threshold, and
+    what lies beyond counts at the edge. Here an end that is nearer to zero than the threshold stays.
     """
     if high <= low:
         return low, high
     best, result = np.inf, (low, high)
-    zero = round(-low / (high - low) * len(counts))
-    for kept in np.linspace(1, 0.1, 91):
-        first = round(zero * (1 - kept))
-        last = round(zero + (len(counts) - zero) * kept)
-        divergence = _divergence(counts, first, last)
+    step = (high - low) / len(counts)
+    zero = min(int(-low / step), len(counts) - 1)
+    for kept in np.linspace(1, 0.05, 96):
+        threshold = kept * max(-low, high)
+        first = round((max(low, -threshold) - low) / step)
+        last = round((min(high, threshold) - low) / step)
+        divergence = _divergence(counts, first, last, zero)
         if divergence < best:
-            best = divergence
-            step = (high - low) / len(counts)
-            result = low + first * step, low + last * step
-    return result
+            best, result = divergence, (low + first * step, low + last * step)
+    return min(result[0], 0.0), max(result[1], 0.0)
 
 
-def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
-    """KL divergence between the values cut to bins ``first`` .. ``last`` and the same in 256 levels."""
+def _divergence(counts: NDArray[np.float64], first: int, last: int, zero: int) -> float:
+    """KL divergence between the values cut to bins ``first`` .. ``last`` and the same in 256 levels.
+
+    Zero and both ends are levels themselves and lose nothing. Spread over their neighbours' bins like
+    all others, the half of all values that a ReLU sets to 0, and what ReLU6 sets to 6, would outweigh
+    everything, and the narrowest cut would always win.
+    """
     inside = counts[first:last]
     if len(inside) < LEVELS:
         return np.inf
     reference = inside.copy()
     reference[0] += counts[:first].sum()
     reference[-1] += counts[last:].sum()
+    exact = [0, min(max(zero - first, 0), len(inside) - 1), -1]
+    between = inside.copy()
+    between[exact] = 0
     edges = np.linspace(0, len(inside), LEVELS + 1).astype(int)[:-1]
-    used = (inside > 0).astype(np.float64)
-    sums, kinds = np.add.reduceat(inside, edges), np.add.reduceat(used, edges)
+    used = (between > 0).astype(np.float64)
+    sums, kinds = np.add.reduceat(between, edges), np.add.reduceat(used, edges)
     widths = np.diff([*edges, len(inside)])
     quantised = np.repeat(np.divide(sums, kinds, out=np.zeros_like(sums), where=kinds > 0), widths) * used
+    quantised[exact] = inside[exact]
     p, q = reference / reference.sum(), quantised / max(quantised.sum(), 1)
     # A cut-off value in a bin that holds none inside has no counterpart: that is the loss to be seen.
     return float(np.sum(p[p > 0] * np.log(p[p > 0] / np.maximum(q[p > 0], 1e-12))))

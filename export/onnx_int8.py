@@ -23,6 +23,9 @@ from edge_deeplab.spec import InputContract
 OPERATORS = ("Conv", "Clip", "Relu", "Add", "Concat", "Resize", "GlobalAveragePool", "Expand")
 """What is quantised; all else is the head, which stays in float."""
 
+FLOAT_KERNELS = ("Resize",)
+"""ONNX Runtime computes these in float on CPUs, between a DequantizeLinear and a QuantizeLinear."""
+
 GLUE = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -81,7 +84,7 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
             activation_qType=QuantType[style.activations],
             tensors_range=_tensors_data(measured),
             nodes_to_quantize=[],
-            nodes_to_exclude=list(options.keep_float),
+            nodes_to_exclude=[*options.keep_float, *_head(graph)],
             op_types_to_quantize=list(OPERATORS),
             extra_options={
                 "ActivationSymmetric": style.symmetric,
@@ -92,6 +95,18 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
         )
         quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _head(graph: Any) -> list[str]:
+    """Nodes behind the last convolution. A Resize to full size would be rounded a second time, and slower."""
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    after = set(convolutions[-1].output)
+    names = []
+    for node in graph.graph.node:
+        if after & set(node.input):
+            after |= set(node.output)
+            names.append(node.name)
+    return names
 
 
 def _ranges(graph: Any, contract: InputContract, calibration: Calibration, options: Options) -> ranges.Ranges:
@@ -184,7 +199,7 @@ def inspect(graph: Any) -> Inspection:
     """Operators of a graph, and those of the network proper that compute in float.
 
     In a Q/DQ graph an operator computes in integers when all its inputs come from DequantizeLinear and
-    all its outputs go to QuantizeLinear; ONNX Runtime and TensorRT fuse it then.
+    all its outputs go to QuantizeLinear, and ONNX Runtime has a kernel for it.
     """
     ops: dict[str, int] = {}
     producer = {output: node for node in graph.graph.node for output in node.output}
@@ -196,8 +211,11 @@ def inspect(graph: Any) -> Inspection:
     islands: dict[str, int] = {}
     if "QuantizeLinear" not in ops:
         return Inspection(ops, islands)
+    head = set(_head(graph))
     for node in graph.graph.node:
-        if node.op_type in OPERATORS and not _integer(node, producer, consumers):
+        if node.name in head or node.op_type not in OPERATORS:
+            continue
+        if node.op_type in FLOAT_KERNELS or not _integer(node, producer, consumers):
             islands[node.op_type] = islands.get(node.op_type, 0) + 1
     return Inspection(ops, islands)
 

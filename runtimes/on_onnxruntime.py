@@ -72,6 +72,9 @@ class OnnxRuntime(Runtime):
         data = read_bytes(path)
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
+        # Without VNNI, x86's fast product of uint8 and int8 saturates at 16 bits: labels change by the
+        # processor. This asks such processors, and only them, for the exact one.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             settings.intra_op_num_threads = threads
         names = [providers] if isinstance(providers, str) else providers

@@ -97,6 +97,12 @@ def test_threads_reach_the_session(toy: Path, threads: int) -> None:
         assert model.describe() == {"providers": "CPUExecutionProvider", "threads": str(threads)}
 
 
+def test_integers_are_exact_on_processors_without_vnni(toy: Path) -> None:
+    with open_model(toy) as model:
+        settings = model.session.get_session_options()  # type: ignore[attr-defined]
+    assert settings.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def test_threads_are_the_runtimes_choice_by_default(toy: Path) -> None:
     with open_model(toy) as model:
         assert model.describe()["threads"] == "all"

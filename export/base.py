@@ -157,6 +157,7 @@ class Target:
         layouts: Of input and output, the default first.
         input_dtypes: The default first.
         schemes: Of INT8, the default first.
+        half_computes: ``fp16`` artefacts may be computed in float16, not only stored in it.
         inspect: What is inside an artefact, for the report; None where that cannot be told.
         trace: Layer outputs of an artefact, for ``--diagnose``.
         arguments: Adds the target's own flags to ``edge-deeplab export``.
@@ -176,6 +177,7 @@ class Target:
     layouts: tuple[Layout, ...] = ("NCHW",)
     input_dtypes: tuple[InputDType, ...] = ("float32",)
     schemes: tuple[Scheme, ...] = ()
+    half_computes: bool = True
     inspect: Callable[[Path], Inspection | None] | None = None
     trace: Trace | None = None
     arguments: Callable[[argparse._ArgumentGroup], None] = _no_arguments

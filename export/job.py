@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from edge_deeplab import imaging
 from edge_deeplab.errors import UserError
 from edge_deeplab.export import diagnose
@@ -74,9 +76,12 @@ class Job:
             best = self._with_floats(best, best.stage.ranking(), title)
         for file in sorted(best.path.parent.glob(f"{best.path.name}*")):  # and what belongs beside it
             shutil.copyfile(file, path.with_name(path.name + file.name.removeprefix(best.path.name)))
+        report = best.report
+        if self.options.precision == "fp16" and self.target.half_computes:
+            report = dataclasses.replace(report, failures=(*report.failures, *self._overflows(best.stage)))
         if self.options.diagnose:
-            return dataclasses.replace(best.report, layers=self._diagnose(best))
-        return best.report
+            report = dataclasses.replace(report, layers=self._diagnose(best))
+        return report
 
     def _with_floats(self, failed: Attempt, ranking: list[str], title: str) -> Attempt:
         """Leave the fewest of the worst layers in float that make it pass: double, then halve between."""
@@ -127,6 +132,26 @@ class Job:
                 progress=options.progress,
             )
         return Attempt(stage, options, path, report)
+
+    def _overflows(self, stage: Stage) -> list[str]:
+        """The first layer whose values float16 cannot hold.
+
+        Asked of the float network: where the artefact is verified, on a CPU, float16 is often computed in
+        float32, and would not show what a GPU makes of it.
+        """
+        if stage.layers is None:
+            return []
+        _, float_layers = stage.layers()
+        highest: dict[str, float] = {}
+        for _, read in islice(self.samples, diagnose.PICTURES):
+            outputs = float_layers(imaging.preprocess(read()[0], self.reference.contract))
+            for name, values in outputs.items():
+                highest[name] = max(highest.get(name, 0.0), float(np.abs(values).max()))
+        return [
+            f"{name} reaches {value:.3g}, float16 ends at 65504; leave --fp16 away"
+            for name, value in highest.items()
+            if value > float(np.finfo(np.float16).max)
+        ][:1]
 
     def _diagnose(self, attempt: Attempt) -> tuple[LayerError, ...]:
         """Every layer's error on a few of the pictures."""

@@ -33,4 +33,5 @@ TARGET = Target(
         "fp16": Tolerance(logits=None, agreement=0.999, iou_drop=0.001),
     },
     write=write,
+    half_computes=False,
 )

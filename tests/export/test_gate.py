@@ -1,0 +1,230 @@
+"""What is kept and what is refused: attempts, the search for layers to keep in float, force, diagnosis."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge_deeplab.cli import main
+from edge_deeplab.export import Options, targets
+from edge_deeplab.export.fold import fold, layers
+from edge_deeplab.export.job import MOST_IN_FLOAT, Job
+from edge_deeplab.export.stages import Stage
+from edge_deeplab.export.verify import labelled_pictures, sample_views
+from edge_deeplab.imaging import write_image
+from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
+from edge_deeplab.runtimes.on_torch import TorchRuntime
+from tests.runtimes.artefacts import picture
+
+# -- attempts ------------------------------------------------------------------------------------
+
+
+class Sick:
+    """A network that is wrong by a little for every layer in ``culprits`` that is not left in float.
+
+    Written as a checkpoint, so that everything but the illness is real.
+    """
+
+    def __init__(self, checkpoint: Path, culprits: Sequence[str]) -> None:
+        self.model, self.contract = load_checkpoint(checkpoint)
+        self.culprits = culprits
+        self.tried: list[int] = []
+
+    def stage(self, title: str = "", ranking: Sequence[str] | None = None) -> Stage:
+        return Stage(title, self.write, ranking=None if ranking is None else lambda: list(ranking))
+
+    def write(self, options: Options, path: Path) -> Any:
+        self.tried.append(len(options.keep_float))
+        wrong = copy.deepcopy(self.model)
+        with torch.no_grad():
+            ill = len(set(self.culprits) - set(options.keep_float))
+            wrong.classifier.bias += 0.3 * ill  # type: ignore[operator]
+        return save_checkpoint(path, wrong, self.contract)
+
+    def job(self, folder: Path, *stages: Stage, **changes: Any) -> Job:
+        folder.mkdir(exist_ok=True)
+        return Job(
+            reference=TorchRuntime(self.model, self.contract),
+            stages=iter(stages),
+            target=targets()["safetensors"],
+            name="safetensors",
+            options=Options(scratch=folder, **changes),
+            samples=sample_views()[:2],
+            source="two views",
+        )
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5, 8, 11, 16])
+def test_the_fewest_layers_that_make_it_pass_stay_in_float(
+    checkpoint: Path, tmp_path: Path, last: int
+) -> None:
+    """The last culprit stands at place ``last`` of the ranking: so many must be left in float."""
+    names = [layer.name for layer in layers(fold(load_checkpoint(checkpoint)[0]))]
+    sick = Sick(checkpoint, [names[0], names[last - 1]])
+    report = sick.job(tmp_path / "scratch", sick.stage(ranking=names)).run(tmp_path / "x.safetensors", "x")
+    assert report.passed
+    assert report.artefact == "x"
+    assert sick.tried[0] == 0
+    assert last in sick.tried
+    assert len(sick.tried) <= 9
+    # What lies there is the artefact that passed, not the last one tried.
+    healthy, _ = load_checkpoint(tmp_path / "x.safetensors")
+    assert torch.equal(healthy.classifier.bias, sick.model.classifier.bias)  # type: ignore[arg-type]
+
+
+def test_the_search_gives_up(checkpoint: Path, tmp_path: Path) -> None:
+    names = [layer.name for layer in layers(fold(load_checkpoint(checkpoint)[0]))]
+    sick = Sick(checkpoint, [names[0], names[MOST_IN_FLOAT]])
+    notes: list[str] = []
+    job = sick.job(tmp_path / "scratch", sick.stage(ranking=names), note=notes.append)
+    report = job.run(tmp_path / "x.safetensors", "x")
+    assert not report.passed
+    assert sick.tried == [0, 1, 2, 4, 8, 16]
+    assert any("looking for layers to leave in float" in note for note in notes)
+
+
+def test_layers_named_by_the_user_stay_and_are_not_tried_again(checkpoint: Path, tmp_path: Path) -> None:
+    names = [layer.name for layer in layers(fold(load_checkpoint(checkpoint)[0]))]
+    sick = Sick(checkpoint, [names[5], names[0]])
+    job = sick.job(tmp_path / "scratch", sick.stage(ranking=names), keep_float=(names[5],))
+    assert job.run(tmp_path / "x.safetensors", "x").passed
+    assert sick.tried == [1, 2]
+
+
+def test_a_later_stage_is_made_only_when_needed(checkpoint: Path, tmp_path: Path) -> None:
+    well, sick = Sick(checkpoint, []), Sick(checkpoint, ["backbone.stem"])
+    assert well.job(tmp_path / "a", well.stage(), sick.stage("never made")).run(
+        tmp_path / "x.safetensors", "x"
+    )
+    assert (well.tried, sick.tried) == ([0], [])
+    report = sick.job(tmp_path / "b", sick.stage(), well.stage("better")).run(tmp_path / "x.safetensors", "x")
+    assert report.passed
+    assert (well.tried, sick.tried) == ([0, 0], [0])
+
+
+def test_the_best_of_the_failed_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    names = ["backbone.stem", "classifier", "aspp.project"]
+    bad, worse = Sick(checkpoint, names[:1]), Sick(checkpoint, names)
+    report = bad.job(tmp_path / "s", worse.stage("a"), bad.stage("b"), worse.stage("c")).run(
+        tmp_path / "x.safetensors", "x"
+    )
+    assert not report.passed
+    kept, _ = load_checkpoint(tmp_path / "x.safetensors")
+    shift = kept.classifier.bias - bad.model.classifier.bias  # type: ignore[operator]
+    torch.testing.assert_close(shift, torch.full_like(shift, 0.3))
+
+
+def test_masks_decide_for_int8(
+    checkpoint: Path, tmp_path: Path, make_people: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few labels agree, but the IoU against the masks did not fall: kept."""
+    from edge_deeplab.data import open_split
+
+    split = open_split(f"folder:{make_people(tmp_path / 'people')}", "val")
+    target = targets()["safetensors"]
+    tolerance = dataclasses.replace(
+        target.tolerances["fp32"], logits=None, agreement=1.0, iou_drop=1.0, masks_decide=True
+    )
+    monkeypatch.setitem(target.tolerances, "fp32", tolerance)
+    sick = Sick(checkpoint, ["backbone.stem"])
+    job = dataclasses.replace(sick.job(tmp_path / "s", sick.stage()), samples=labelled_pictures(split, 4))
+    report = job.run(tmp_path / "x.safetensors", "x")
+    assert report.passed
+    assert report.agreement < 1
+    assert "at least" not in report.table().split("same label")[1].splitlines()[0]
+    strict = dataclasses.replace(
+        job, stages=iter([sick.stage()]), options=Options(max_drop=0, scratch=tmp_path)
+    )
+    assert report.iou_reference is not None
+    assert report.iou_artefact is not None
+    fell = report.iou_artefact < report.iou_reference
+    again = strict.run(tmp_path / "y.safetensors", "y")
+    assert again.passed != fell
+    assert again.tolerance.iou_drop == 0
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(16):
+        write_image(folder / f"{number:02d}.png", picture(64, 96, seed=number))
+    return folder
+
+
+def run_export(checkpoint: Path, output: Path, *flags: object) -> int:
+    return main(["export", str(checkpoint), "--target", "onnx", "--output", str(output), *map(str, flags)])
+
+
+def test_a_model_that_int8_ruins_is_refused(
+    checkpoint: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random network is noise amplified: every remedy is tried, in turn, and nothing is left behind."""
+    output = tmp_path / "out" / "x.onnx"
+    assert run_export(checkpoint, output, "--int8", "--calibration", pictures) == 1
+    out, err = capsys.readouterr()
+    assert "REFUSED: only" in out
+    assert f"{output} was not written: only" in err.splitlines()[-1]
+    for word in ("equalised", "looking for layers to leave in float"):
+        assert word in err
+        assert word in out  # the notes are part of the report
+    assert "calibrated         minmax on 16 pictures" in out
+    assert not output.parent.exists()
+
+
+def test_force_keeps_it_and_says_so(
+    checkpoint: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.onnx"
+    flags = ("--int8", "--calibration", pictures, "--no-remedies", "--force", "--diagnose")
+    assert run_export(checkpoint, output, *flags) == 1
+    out, err = capsys.readouterr()
+    assert "was kept by --force, but failed: only" in err.splitlines()[-1]
+    record = json.loads(output.with_name("x.onnx.report.json").read_text())
+    assert record["passed"] is False
+    assert record["quantization"]["pictures"] == 16
+    assert len(record["worst"]) == 5
+    assert record["worst"][0][1] == record["worst_agreement"]
+    names = [entry["name"] for entry in record["layers"]]
+    assert names == [layer.name for layer in layers(fold(load_checkpoint(checkpoint)[0]))]
+    assert "first bad layer" in out
+    with open_again(output) as model:
+        assert model.contract.quantization is not None
+
+
+def open_again(path: Path) -> Any:
+    from edge_deeplab.runtimes import open_model
+
+    return open_model(path)
+
+
+def test_fp16_overflow_is_refused_and_the_layer_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same function, but one layer's values are beyond 65504 and the next brings them back."""
+    model, contract = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        decoder: Any = model.decoder
+        first, second = decoder.refine[0][0], decoder.refine[0][1]
+        first[1].weight *= 2e5
+        first[1].bias *= 2e5
+        second[0].weight /= 2e5
+    save_checkpoint(tmp_path / "loud.safetensors", model, contract)
+    output = tmp_path / "x.onnx"
+    assert run_export(tmp_path / "loud.safetensors", output, "--fp16", "--diagnose") == 1
+    out, err = capsys.readouterr()
+    assert "first bad layer    decoder.refine.0.0" in out
+    assert "not finite" in out
+    assert "decoder.refine.0.0 reaches" in err
+    assert "float16 ends at 65504" in err
+    assert not output.exists()

@@ -22,6 +22,8 @@ def to_half(graph: Any, keep_float: tuple[str, ...] = ()) -> Any:
     path = list(sys.path)
     try:
         with needs("export"):
+            # This one imports the same package, and could not after the path was put back.
+            import onnxruntime.quantization  # noqa: F401
             from onnxruntime.transformers.float16 import convert_float_to_float16
     finally:
         sys.path[:] = path

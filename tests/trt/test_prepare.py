@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -437,3 +439,25 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     path.write_bytes(b"garbage")
     with pytest.raises(UserError, match="is damaged or no ONNX model"):
         graph_precision(path)
+
+
+def test_float16_comes_first_in_a_process(tmp_path: Path) -> None:
+    """The converter's package changes ``sys.path`` when imported; undoing that broke what came after it."""
+    script = """
+import sys, onnx
+from edge_deeplab.export.onnx_fp16 import to_half
+from edge_deeplab.export.onnx_graph import finish
+from edge_deeplab.spec import METADATA_KEY, InputContract
+model = onnx.load(sys.argv[1])
+contract = {p.key: p.value for p in model.metadata_props}[METADATA_KEY]
+print(len(finish(to_half(model), InputContract.from_json(contract))) > 0)
+"""
+    path = toy_onnx(tmp_path / "toy.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
 from edge_deeplab.errors import needs
+from edge_deeplab.export.onnx_graph import path_unchanged
 
 
 def to_half(graph: Any, keep_float: tuple[str, ...] = ()) -> Any:
@@ -16,17 +16,10 @@ def to_half(graph: Any, keep_float: tuple[str, ...] = ()) -> Any:
         graph: Float; not changed.
         keep_float: Layers that stay in float32, with casts around them.
 
-    ONNX Runtime's own converter does it. Its package adds itself to ``sys.path`` when imported; that is
-    undone, since its file names would shadow others.
+    ONNX Runtime's own converter does it.
     """
-    path = list(sys.path)
-    try:
-        with needs("export"):
-            # This one imports the same package, and could not after the path was put back.
-            import onnxruntime.quantization  # noqa: F401
-            from onnxruntime.transformers.float16 import convert_float_to_float16
-    finally:
-        sys.path[:] = path
+    with needs("export"), path_unchanged():
+        from onnxruntime.transformers.float16 import convert_float_to_float16
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one line per weight below the smallest float16
         return convert_float_to_float16(graph, keep_io_types=True, node_block_list=list(keep_float))

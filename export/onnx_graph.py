@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,22 @@ def float_graph(model: DeepLabV3Plus, contract: InputContract, options: Options)
     return proto, contract
 
 
+@contextlib.contextmanager
+def path_unchanged() -> Iterator[None]:
+    """Around imports from ``onnxruntime``'s tools, which add a folder to ``sys.path`` and need it meanwhile.
+
+    Its file names would shadow others. ``onnxruntime.quantization`` imports modules of that folder by their
+    bare names, so it must have been imported, once, before the path is put back.
+    """
+    path = list(sys.path)
+    try:
+        import onnxruntime.quantization  # noqa: F401
+
+        yield
+    finally:
+        sys.path[:] = path
+
+
 def finish(proto: Any, contract: InputContract) -> bytes:
     """The graph's file with the contract inside.
 
@@ -73,7 +90,9 @@ def finish(proto: Any, contract: InputContract) -> bytes:
         onnx.checker.ValidationError: The graph is not valid ONNX: a bug here.
     """
     import onnx
-    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    with path_unchanged():
+        from onnxruntime.quantization.onnx_model import ONNXModel
 
     ONNXModel(proto).topological_sort()  # converters append their casts at the end
     proto.producer_name = "edge-deeplab"

@@ -17,7 +17,7 @@ from edge_deeplab.errors import UserError, needs
 from edge_deeplab.export import ranges
 from edge_deeplab.export.base import Inspection, Options
 from edge_deeplab.export.calibration import Calibration, statistics
-from edge_deeplab.export.onnx_graph import INPUT_NAME
+from edge_deeplab.export.onnx_graph import INPUT_NAME, path_unchanged
 from edge_deeplab.spec import InputContract
 
 OPERATORS = ("Conv", "Clip", "Relu", "Add", "Concat", "Resize", "GlobalAveragePool", "Expand")
@@ -64,7 +64,7 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
     Raises:
         UserError: No calibration, or a layer to keep that does not exist.
     """
-    with needs("export"):
+    with needs("export"), path_unchanged():
         from onnxruntime.quantization import QDQQuantizer, QuantType
     if options.calibration is None:
         raise UserError("INT8 needs calibration pictures; see edge_deeplab.export.calibration.choose")
@@ -229,7 +229,7 @@ def _integer(node: Any, producer: dict[str, Any], consumers: dict[str, list[Any]
         if node.op_type == "Conv" and user.op_type in ("Clip", "Relu"):
             after.remove(user)
             after += consumers.get(user.output[0], [])
-    values = 1 if node.op_type in ("Conv", "Clip", "Resize", "Expand") else len(node.input)
+    values = {"Conv": 2, "Clip": 1, "Resize": 1, "Expand": 1}.get(node.op_type, len(node.input))
     before = [producer.get(name) for name in node.input[:values]]
     return bool(after) and all(
         neighbour is not None and neighbour.op_type == kind

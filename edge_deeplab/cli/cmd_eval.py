@@ -197,8 +197,10 @@ def _grid(args: argparse.Namespace, splits: list[Split]) -> dict[str, Any]:
     print(
         f"{'data':18} {'train OS':>8} {'eval OS':>7} {'MS':>3} {'flip':>4} {'mIoU':>7} {'multiply-adds':>14}"
     )
+    contract: dict[str, Any] = {}
     for stride in (args.output_stride,) if args.output_stride else (8, 16, 32):
         with open_from(args, path, output_stride=stride) as model:
+            contract = _plain(model.contract)
             for split in splits:
                 check_classes(model.contract, split)
                 for strategy, row in zip(PAPER_STRATEGIES, _rows(model, split, stride), strict=True):
@@ -210,7 +212,7 @@ def _grid(args: argparse.Namespace, splits: list[Split]) -> dict[str, Any]:
                         f"{row['multiply_adds'] / 1e9:12.2f} B",
                         flush=True,
                     )
-    return {"contract": _plain(model.contract), "results": results}
+    return {"contract": contract, "results": results}
 
 
 def _rows(model: Runtime, split: Split, stride: int) -> list[dict[str, Any]]:

@@ -92,7 +92,8 @@ class Warp(v2.Transform):
         self, size: tuple[int, int], geometry: Geometry, *, fill: float = 0.0, resize: Resize = "stretch"
     ) -> None:
         super().__init__()
-        self.size, self.geometry, self.fill, self.resize = size, geometry, fill, resize
+        self.size, self.geometry, self.fill = size, geometry, fill
+        self.resize: Resize = resize
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw one affine map (output pixel <- input pixel) for picture and label alike."""

@@ -49,7 +49,8 @@ class ScaleCrop(v2.Transform):
     ) -> None:
         super().__init__()
         self.size, self.crop, self.scale = size, crop, scale
-        self.label_aware, self.fill, self.resize = label_aware, fill, resize
+        self.label_aware, self.fill = label_aware, fill
+        self.resize: Resize = resize
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw a scale and a place; the same for picture and label."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,18 @@ class SeededDropout(nn.Module):
         self.p = p
         self.seeds: Sequence[int] = ()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same; before a training step :attr:`seeds` gets N numbers."""
-        if not self.training or not self.p:
-            return x
-        generator = torch.Generator(x.device)
-        keep = torch.empty_like(x)
-        for mask, seed in zip(keep, self.seeds, strict=True):
-            mask.bernoulli_(1 - self.p, generator=generator.manual_seed(seed))
-        return x * keep.div_(1 - self.p)
+        return masked(x, self.seeds, self.p) if self.training and self.p else x
+
+
+def _masked(x: Tensor, seeds: Sequence[int], p: float) -> Tensor:
+    generator = torch.Generator(x.device)
+    keep = torch.empty_like(x)
+    for mask, seed in zip(keep, seeds, strict=True):
+        mask.bernoulli_(1 - p, generator=generator.manual_seed(seed))
+    return x * keep.div_(1 - p)
+
+
+masked = cast("Callable[[Tensor, Sequence[int], float], Tensor]", torch.compiler.disable(_masked))  # type: ignore[no-untyped-call]
+"""Not compiled: the compiler knows no generators of one's own."""

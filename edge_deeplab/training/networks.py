@@ -46,7 +46,9 @@ class Networks:
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the average towards the model: average = decay * average + (1 - decay) * model."""
-        torch._foreach_lerp_(floats(self.average), floats(self.model), 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            floats(self.average), floats(self.model), 1 - decay
+        )
 
 
 def assemble(model: DeepLabV3Plus, config: TrainConfig, world: World) -> Networks:

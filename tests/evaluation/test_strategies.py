@@ -81,7 +81,8 @@ def test_the_mean_of_all_looks_by_its_definition(dynamic: InputContract, resize:
                 planes = np.stack([cv2.resize(plane, (90, 70)) for plane in output])
             else:  # through the shared processing of a binary model, plane by plane
                 one = scaled.replace(classes=scaled.classes[:2])
-                planes = np.stack([postprocess(plane[None], one, 70, 90)[1] for plane in output])
+                scores = [postprocess(plane[None], one, 70, 90)[1] for plane in output]
+                planes = np.stack([plane for plane in scores if plane is not None])
             probabilities = softmax(planes.astype(np.float64))
             total += probabilities[..., ::-1] if mirrored else probabilities
     labels = segment(Network(4), contract, frame, Strategy((0.5, 1.0, 1.5), flip=True))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -147,3 +152,41 @@ def test_a_full_disk_leaves_nothing(
     with full_disk(2000):
         run("bench", toy, "--output", tmp_path / "out", *QUICK).refused("cannot write", "bench.json")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_ctrl_c_ends_everything(toy: Path, tmp_path: Path) -> None:
+    """The command, the worker and the contender's process are all gone, and nothing is written."""
+    token = f"EDGE_DEEPLAB_TEST={tmp_path.name}"
+    name, _, value = token.partition("=")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_deeplab", "bench", str(toy), "--min-seconds", "600", "--output", "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, name: value},
+    )
+
+    def family() -> list[bytes]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if token.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_bytes())
+            except OSError:
+                continue
+        return [command for command in found if command]
+
+    while not any(b"edge_deeplab.bench.child" in command for command in family()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (130, "", "stopped\n")
+    for _ in range(200):
+        if not family():
+            break
+        time.sleep(0.05)
+    assert family() == []
+    assert list(tmp_path.iterdir()) == []

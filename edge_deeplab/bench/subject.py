@@ -87,10 +87,13 @@ class Ours:
         return found
 
     def inspect(self) -> dict[str, str]:
-        """Which ONNX Runtime provider got how many nodes; other runtimes tell at once."""
-        if Path(self.contender.path).suffix != ".onnx":
-            return {}
-        return inspect_session(self.runtime, self.contender)
+        """GPU memory where the runtime counts it, and which ONNX Runtime provider got how many nodes."""
+        count = getattr(self.runtime, "accelerator_bytes", None)
+        taken = count() if count else None
+        found = {} if taken is None else {"GPU memory": f"{taken / 1e6:.1f} MB at most"}
+        if Path(self.contender.path).suffix == ".onnx":
+            found |= inspect_session(self.runtime, self.contender)
+        return found
 
 
 class Theirs:

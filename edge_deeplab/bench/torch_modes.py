@@ -55,6 +55,10 @@ class TorchMode(TorchRuntime):
             found["gpu"] = self._torch.cuda.get_device_name(self.device)
         return found
 
+    def accelerator_bytes(self) -> int | None:
+        """The most GPU memory that tensors ever took; None on a CPU."""
+        return int(self._torch.cuda.max_memory_allocated(self.device)) if self._on_gpu else None
+
     def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """As :meth:`TorchRuntime.infer`, with the network timed by events where there are any."""
         torch = self._torch

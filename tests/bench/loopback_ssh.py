@@ -91,6 +91,8 @@ def loopback_ssh(folder: Path, *settings: str) -> Iterator[Loopback]:
     """Start sshd; ``settings`` are further lines of its configuration."""
     host, user = key(folder / "host_key"), key(folder / "user_key")
     port = free_port()
+    home = folder / "home"
+    home.mkdir()
     (folder / "authorized").write_text(user.with_suffix(".pub").read_text())
     lines = [
         f"Port {port}",
@@ -104,6 +106,7 @@ def loopback_ssh(folder: Path, *settings: str) -> Iterator[Loopback]:
         "KbdInteractiveAuthentication no",
         "PermitRootLogin yes",
         "PrintMotd no",
+        f"SetEnv HOME={home}",  # the account's own .bashrc may take a minute, or print
         *settings,
     ]
     (folder / "sshd_config").write_text("\n".join(lines) + "\n")

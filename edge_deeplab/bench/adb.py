@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +16,18 @@ CURES = {
     "offline": "does not answer; unplug it and plug it in again",
     "no permissions": "may not be used by this user; see developer.android.com/tools/device on udev rules",
     "authorizing": "is still deciding; unlock it and try again",
+    "connecting": "is still connecting; try again",
     "bootloader": "is in its bootloader; start Android",
     "recovery": "is in recovery mode; start Android",
     "sideload": "is in sideload mode; start Android",
 }
 """State that ``adb devices`` tells -> what is wrong and what helps."""
+
+CHANGING = ("authorizing", "connecting")
+"""States that pass by themselves while phone and computer exchange keys."""
+
+PATIENCE = 5.0
+"""Seconds that these may last."""
 
 STATUS = "edge-deeplab-status="
 
@@ -131,10 +139,11 @@ def open_phone(serial: str = "") -> Phone:
     adb = shutil.which("adb")
     if adb is None:
         raise UserError("adb is not installed; cure: Android's platform-tools (apt install adb)")
-    listed = subprocess.run([adb, "devices", "-l"], capture_output=True, text=True, check=False)
-    phones = parse_devices(listed.stdout)
-    if listed.returncode != 0:
-        raise UserError(f"adb does not work here: {_said(listed)}")
+    phones = _phones(adb)
+    until = time.monotonic() + PATIENCE
+    while any(state in CHANGING for state, _ in phones.values()) and time.monotonic() < until:
+        time.sleep(0.1)
+        phones = _phones(adb)
     if not phones:
         raise UserError("no phone is connected; allow USB debugging on it, plug it in, see: adb devices")
     if not serial and len(phones) > 1:
@@ -147,6 +156,13 @@ def open_phone(serial: str = "") -> Phone:
     if state != "device":
         raise UserError(f"phone {serial} {CURES.get(state, f'is in state {state}')}")
     return Phone(adb, serial, model)
+
+
+def _phones(adb: str) -> dict[str, tuple[str, str]]:
+    listed = subprocess.run([adb, "devices", "-l"], capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        raise UserError(f"adb does not work here: {_said(listed)}")
+    return parse_devices(listed.stdout)
 
 
 def parse_devices(text: str) -> dict[str, tuple[str, str]]:

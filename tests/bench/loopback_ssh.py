@@ -87,8 +87,14 @@ def client(folder: Path, *, identity: Path, host_key: Path | None, port: int) ->
 
 
 @contextmanager
-def loopback_ssh(folder: Path, *settings: str) -> Iterator[Loopback]:
-    """Start sshd; ``settings`` are further lines of its configuration."""
+def loopback_ssh(folder: Path, *settings: str, path: str = "/usr/bin:/bin") -> Iterator[Loopback]:
+    """Start sshd.
+
+    Args:
+        folder: For keys, settings, and the home of who logs in.
+        settings: Further lines of its configuration.
+        path: Where programs are found over there.
+    """
     host, user = key(folder / "host_key"), key(folder / "user_key")
     port = free_port()
     home = folder / "home"
@@ -106,7 +112,7 @@ def loopback_ssh(folder: Path, *settings: str) -> Iterator[Loopback]:
         "KbdInteractiveAuthentication no",
         "PermitRootLogin yes",
         "PrintMotd no",
-        f"SetEnv HOME={home}",  # the account's own .bashrc may take a minute, or print
+        f"SetEnv HOME={home} PATH={path}",  # the account's own .bashrc may take a minute, or print
         *settings,
     ]
     (folder / "sshd_config").write_text("\n".join(lines) + "\n")

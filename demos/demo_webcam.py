@@ -104,12 +104,16 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.demos.live.app import App
     from edge_deeplab.demos.live.journal import Journal
     from edge_deeplab.demos.live.loop import Live, Settings
-    from edge_deeplab.demos.live.sources import open_source
+    from edge_deeplab.demos.live.sources import open_source, quiet
     from edge_deeplab.demos.live.window import open_window
+    from edge_deeplab.imaging import check_picture
 
+    if args.snapshot:
+        check_picture(args.snapshot)
     view = view_from(args)
     settings = Settings(args.mirror, not args.no_smooth, not args.no_refine, args.every, args.wait)
     with ExitStack() as stack:
+        stack.enter_context(quiet())  # we say ourselves when a stream gives nothing
         stack.callback(view.background.close)
         source = open_source(args.source, size=args.camera_size, rate=args.rate, loop=args.loop)
         stack.enter_context(closing(source))

@@ -66,6 +66,20 @@ def _companions(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.*"))
 
 
+class _Possible(Exception):
+    """Ends a trial before anything takes the place of what is there."""
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before long work whether its result can be written; nothing is left behind.
+
+    Raises:
+        UserError: It cannot, see :func:`whole_file`.
+    """
+    with suppress(_Possible), whole_file(path):
+        raise _Possible
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     with whole_file(path) as temporary:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_deeplab.errors import UserError, because
-from edge_deeplab.files import read_bytes, write_bytes
+from edge_deeplab.files import check_writable, read_bytes, write_bytes
 from edge_deeplab.spec import Channels, InputContract
 
 Frame = NDArray[np.uint8]
@@ -99,6 +99,16 @@ def read_mask(path: str | Path) -> Labels:
 def write_image(path: str | Path, image: Frame) -> None:
     """Write a BGR, BGRA or gray picture in the format its suffix names, whole or not at all."""
     write_bytes(path, encode_image(path, image))
+
+
+def check_picture(path: str | Path) -> None:
+    """Find out before long work whether a picture can be written there; nothing is left behind.
+
+    Raises:
+        UserError: It cannot.
+    """
+    encode_image(path, np.zeros((1, 1, 3), np.uint8))
+    check_writable(path)
 
 
 def encode_image(path: str | Path, image: Frame, *, fast: bool = False) -> bytes:

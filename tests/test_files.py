@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_deeplab.errors import UserError
-from edge_deeplab.files import read_bytes, sha256, whole_file, write_bytes, write_text
+from edge_deeplab.files import check_writable, read_bytes, sha256, whole_file, write_bytes, write_text
 
 
 def everything_under(folder: Path) -> dict[str, bytes | None]:
@@ -280,3 +280,16 @@ def test_two_processes_may_make_the_same_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "mkdir", second)
     write_text(tmp_path / "a" / "b" / "x.txt", "whole")
     assert (tmp_path / "a" / "b" / "x.txt").read_text() == "whole"
+
+
+def test_a_trial_leaves_nothing_and_touches_nothing(tmp_path: Path) -> None:
+    there = tmp_path / "there.txt"
+    there.write_text("old")
+    check_writable(there)
+    check_writable(tmp_path / "new" / "deep" / "x.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["there.txt"]
+    assert there.read_text() == "old"
+    with pytest.raises(UserError, match="it is a folder"):
+        check_writable(tmp_path)
+    with pytest.raises(UserError, match="cannot write"):
+        check_writable(there / "x.png")

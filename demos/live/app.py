@@ -16,6 +16,7 @@ from edge_deeplab.demos.live.statistics import Histogram, Rate
 from edge_deeplab.demos.live.window import ESCAPE, Window
 from edge_deeplab.demos.options import MODES
 from edge_deeplab.demos.views import View
+from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Frame, write_image
 
 MODEL_STAGES = ("preprocess", "inference", "postprocess")
@@ -130,7 +131,7 @@ class App:
                 self._press(self._window.key())
                 self._quit = self._quit or not self._window.open
         self._live.next(timeout=0)  # what went wrong in a thread is raised here
-        if self._snapshot and self._answer is not None:
+        if self._snapshot:
             self._write_snapshot(Path(self._snapshot))
 
     def _show(self, answer: Answer) -> None:
@@ -197,8 +198,10 @@ class App:
         self._quit = True
 
     def _take_snapshot(self) -> None:
-        if self._answer is not None:
+        try:
             self._write_snapshot(Path(time.strftime("edge-deeplab-%Y%m%d-%H%M%S.png")))
+        except UserError as error:  # a picture less, but the show goes on
+            self._say(str(error))
 
     def _write_snapshot(self, path: Path) -> None:
         """The picture as shown, but a cut-out as a PNG is really transparent."""

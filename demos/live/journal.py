@@ -20,7 +20,8 @@ class Journal:
     """Writes a line a second, so that the file can be read while the demo runs. Use as a context manager.
 
     A line counts ``captured``, ``shown`` and ``dropped`` frames since the start; ``fps``, ``latency_ms``,
-    ``stages_ms`` (medians) and ``cores`` (processor time by time) belong to the time since the line before.
+    ``stages_ms`` (medians) and ``cores`` (processor time by time) belong to the time since the line before;
+    ``frames_ms`` holds the latency of each frame since then, so that a run's own percentiles can be taken.
 
     Args:
         path: Written anew.
@@ -53,6 +54,7 @@ class Journal:
         """
         self._shown += 1
         self._latency.add(latency)
+        self._frames.append(round(latency, 1))
         for name, milliseconds in stages.items():
             self._stages.setdefault(name, Histogram()).add(milliseconds)
         if time.perf_counter() - self._since >= EVERY_S:
@@ -68,6 +70,7 @@ class Journal:
             "dropped": live.dropped,
             "fps": round(self._latency.count / span, 3),
             "latency_ms": percentiles(self._latency),
+            "frames_ms": self._frames,
             "stages_ms": {name: round(times.percentile(50), 1) for name, times in self._stages.items()},
             "cores": round((cpu - self._cpu) / span, 3),
         }
@@ -80,6 +83,7 @@ class Journal:
 
     def _clear(self) -> None:
         self._latency = Histogram()
+        self._frames: list[float] = []
         self._stages: dict[str, Histogram] = {}
 
     def __enter__(self) -> Journal:

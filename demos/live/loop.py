@@ -23,6 +23,10 @@ from edge_deeplab.runtimes import Runtime, Times
 RETRY_S = 1.0
 """How often a camera that has gone is looked for."""
 
+LEAVE_S = 15.0
+"""How long a thread may take to end: a driver or stream may be waiting for its next picture, for 10 s at most
+in OpenCV's V4L2."""
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -133,7 +137,7 @@ class Live:
         self._stop.set()
         self._shots.close()
         for thread in self._threads:
-            thread.join(timeout=10)  # a network stream may be waiting for its next picture
+            thread.join(timeout=LEAVE_S)
 
     # -- the threads ---------------------------------------------------------------------------
 

@@ -218,6 +218,8 @@ def test_the_snapshot_of_a_cut_out_is_transparent(run: Run, toy: Path, film: Pat
         (["http://127.0.0.1:9/x.mjpg", "--headless"], ["no picture from http"]),
         (["{film}", "--headless", "--record", "x.avi"], ["films are written as"]),
         (["{film}", "--headless", "--record", "/proc/x.mp4"], ["cannot write"]),
+        (["{film}", "--headless", "--snapshot", "x.xyz"], ["cannot write x.xyz", "use .png"]),
+        (["{film}", "--headless", "--snapshot", "/proc/x/x.png"], ["cannot write /proc/x/x.png"]),
         (["{film}", "--headless", "--log", "/proc/x/log"], ["cannot write /proc/x/log"]),
         (["{film}", "--camera-size", "640"], ["WIDTHxHEIGHT"]),
         (["{film}", "--rate", "fast"], ["must be a number"]),

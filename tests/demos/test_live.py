@@ -383,6 +383,18 @@ def test_keys(model: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any(s.shape == (120, 320, 3) for s in screen.shown)  # side by side
 
 
+def test_a_snapshot_that_cannot_be_written_does_not_end_it(
+    model: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/proc")
+    screen, said = Screen("pmq"), []
+    with Live(Script([frame(0)] * 10_000), model, Settings()) as live:
+        App(live, View("blur", open_background("sky")), screen, say=said.append).run(lambda: False)
+    assert not screen.keys
+    assert len(said) == 1
+    assert said[0].startswith("cannot write edge-deeplab-")
+
+
 def test_a_closed_window_ends_it(model: Runtime) -> None:
     screen = Screen("")
     with Live(Script([frame(0)] * 10_000), model, Settings()) as live:

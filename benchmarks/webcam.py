@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> None:
     found: dict[Case, list[dict[str, Any]]] = {}
     with _screen(args.display) as display, tempfile.TemporaryDirectory() as folder:
         background = Path(folder) / "background.png"
-        write_image(background, rocket()[..., ::-1])  # a picture costs more than a colour
+        write_image(background, rocket()[..., ::-1])  # type: ignore[no-untyped-call]  # a picture costs more than a colour
         for case in bar(random.Random(0).sample(cases, len(cases)), unit="run"):
             found[case] = measure(case, args, display, background)
     each = [figures(_name(c.model), c.clip.stem, c.mode, [found[c]]) for c in cases]

@@ -216,7 +216,7 @@ def _refuse(contender: Contender) -> str | None:
 
 
 def _snapshot(phone: Phone) -> tuple[Snapshot, dict[str, str]]:
-    files = android.parse_files(phone.shell(remote_state.SCRIPT))
+    files = android.parse_files(phone.shell(remote_state.script()))
     found = remote_state.snapshot(files)
     thermal = android.parse_thermal(phone.shell("dumpsys thermalservice 2>/dev/null"))
     battery = android.parse_battery(phone.shell("dumpsys battery 2>/dev/null"))

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 
+from edge_deeplab.bench import facts
 from edge_deeplab.bench.record import Contender, Entry, Mark, Plan, Summary
 from edge_deeplab.bench.stats import paired_ratio
 from edge_deeplab.bench.tools import benchmark_model
 from edge_deeplab.bench.tools.benchmark_model import Output, Statistics
-from edge_deeplab.errors import UserError
-from edge_deeplab.files import read_bytes, sha256
-from edge_deeplab.runtimes.tflite_file import metadata
-from edge_deeplab.spec import METADATA_KEY, InputContract
+from edge_deeplab.files import sha256
 
 INFERENCE_ONLY = Mark(
     "incomplete", "inference alone: the tool neither resizes frames nor makes masks, and feeds random numbers"
@@ -103,7 +99,7 @@ class Runs:
             bytes=path.stat().st_size,
             sha256=sha256(path),
             headline="inference p50",
-            **_facts(path),
+            **facts.of_file(path),
         )
         if self.error is not None:
             return dataclasses.replace(known, error=self.error)
@@ -167,24 +163,6 @@ def merged(phases: Sequence[Statistics]) -> Summary:
         p50=middle([phase.median for phase in phases]),
         p95=middle([phase.p95 for phase in phases]),
     )
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """What a file of ours tells of itself; of others only the name is known."""
-    try:
-        text = metadata(read_bytes(path), source=path.name).get(METADATA_KEY)
-    except UserError:
-        text = None  # the tool on the phone says what is wrong with it
-    if text is None:
-        return {"model": path.stem}
-    contract = InputContract.from_json(text.decode(errors="replace"), source=path.name)
-    return {
-        "model": contract.name,
-        "variant": contract.variant,
-        "precision": contract.precision,
-        "input": (contract.height, contract.width),
-        "contract_sha256": hashlib.sha256(contract.to_json().encode()).hexdigest(),
-    }
 
 
 def _once(stage: str, times: Sequence[float | None]) -> dict[str, Summary]:

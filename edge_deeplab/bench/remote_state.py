@@ -7,6 +7,7 @@ phone over adb, a board where only ``trtexec`` runs.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from edge_deeplab.bench.conditions import ARM_CORES
@@ -31,12 +32,15 @@ FILES = (
     *(f"{ZONES}/cooling_device*/{name}" for name in ("type", "cur_state")),
 )
 
-SCRIPT = (
-    f"for f in {' '.join(FILES)}; do "
-    'if [ -r "$f" ]; then while read -r l || [ -n "$l" ]; do echo "$f:$l"; done < "$f"; fi; '
-    "done 2>/dev/null"
-)
-"""Prints the files for :func:`edge_deeplab.bench.tools.android.parse_files`; plain POSIX shell."""
+
+def script(patterns: Sequence[str] = FILES) -> str:
+    """Plain POSIX shell that prints files for :func:`edge_deeplab.bench.tools.android.parse_files`."""
+    return (
+        f"for f in {' '.join(dict.fromkeys(patterns))}; do "
+        'if [ -r "$f" ]; then while read -r l || [ -n "$l" ]; do echo "$f:$l"; done < "$f"; fi; '
+        "done 2>/dev/null"
+    )
+
 
 Files = dict[str, str]
 

@@ -76,33 +76,29 @@ def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = folder(
         tmp_path / "orin",
         {
-            "release": release,
-            "compatible": "nvidia,p3737-0000+p3701-0005\0nvidia,p3701-0005\0nvidia,tegra234\0",
-            "thermal/cooling_device0/type": "pwm-fan\n",
-            "thermal/cooling_device0/cur_state": "2\n",
-            "thermal/cooling_device7/type": "gpu-throttle-alert\n",
-            "thermal/cooling_device7/cur_state": "0\n",
-            "hwmon/hwmon3/oc1_event_cnt": "0\n",
-            "hwmon/hwmon3/oc3_event_cnt": "37\n",
-            "devfreq/17000000.gpu/cur_freq": "306000000\n",
-            "devfreq/17000000.gpu/min_freq": "306000000\n",
-            "devfreq/17000000.gpu/max_freq": "1300500000\n",
-            "devfreq/15340000.vic/cur_freq": "115200000\n",
+            "etc/nv_tegra_release": release,
+            "proc/device-tree/compatible": "nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0",
+            "sys/class/thermal/cooling_device0/type": "pwm-fan\n",
+            "sys/class/thermal/cooling_device0/cur_state": "2\n",
+            "sys/class/thermal/cooling_device7/type": "gpu-throttle-alert\n",
+            "sys/class/thermal/cooling_device7/cur_state": "0\n",
+            "sys/class/hwmon/hwmon3/oc1_event_cnt": "0\n",
+            "sys/class/hwmon/hwmon3/oc3_event_cnt": "37\n",
+            "sys/class/devfreq/15340000.vic/cur_freq": "115200000\n",
+            "sys/class/devfreq/17000000.gpu/cur_freq": "306000000\n",
+            "sys/class/devfreq/17000000.gpu/min_freq": "306000000\n",
+            "sys/class/devfreq/17000000.gpu/max_freq": "1300500000\n",
         },
     )
-    monkeypatch.setattr(board_jetson, "RELEASE", root / "release")
-    monkeypatch.setattr(board_jetson, "COMPATIBLE", root / "compatible")
-    monkeypatch.setattr(board_jetson, "COOLING", root / "thermal")
-    monkeypatch.setattr(board_jetson, "SENSORS", root / "hwmon")
-    monkeypatch.setattr(board_jetson, "GPU_CLOCK", root / "devfreq")
+    monkeypatch.setattr(board_jetson, "ROOT", root)
     return root
 
 
-def test_a_jetson_is_known_by_its_files(orin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jetson_is_known_by_its_files(orin: Path) -> None:
     assert Jetson.here()
-    monkeypatch.setattr(board_jetson, "RELEASE", tmp_path / "none")
+    (orin / "etc/nv_tegra_release").unlink()
     assert Jetson.here()
-    (orin / "compatible").write_text("raspberrypi,5-model-b\0brcm,bcm2712\0")
+    (orin / "proc/device-tree/compatible").write_text("raspberrypi,5-model-b\0brcm,bcm2712\0")
     assert not Jetson.here()
 
 
@@ -152,7 +148,7 @@ def test_without_root_the_gpu_s_own_limits(orin: Path, program: Program) -> None
     assert Jetson().snapshot(EMPTY).extra == {
         "GPU clock": "306 of 306 to 1300 MHz", "clocks fixed (jetson_clocks)": "no",
     }  # fmt: skip
-    (orin / "devfreq/17000000.gpu/min_freq").write_text("1300500000\n")
+    (orin / "sys/class/devfreq/17000000.gpu/min_freq").write_text("1300500000\n")
     assert Jetson().snapshot(EMPTY).extra["clocks fixed (jetson_clocks)"] == "yes"
 
 
@@ -161,11 +157,9 @@ def test_tools_that_hang_or_fail_are_left_out(
 ) -> None:
     monkeypatch.setattr("edge_deeplab.bench.ask.PATIENCE", 0.3)
     for name in ("nvpmodel", "tegrastats", "jetson_clocks", "sudo"):
-        program(name, "exec sleep 60")
-    begin = time.monotonic()
+        program(name, "exec sleep 5")
     found = Jetson().snapshot(EMPTY)
-    assert time.monotonic() - begin < 30
-    assert "power mode" not in found.extra and "rails" not in found.extra
+    assert found.extra == {"GPU clock": "306 of 306 to 1300 MHz", "clocks fixed (jetson_clocks)": "no"}
 
 
 # -- Raspberry Pi ----------------------------------------------------------------------------------

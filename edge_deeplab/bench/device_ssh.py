@@ -39,6 +39,9 @@ OPTIONS = (
 
 OLDEST_PYTHON = (3, 10)
 
+PROGRAMS = ("trtexec", "/usr/src/tensorrt/bin/trtexec")
+"""TensorRT's own benchmark: on the path, or where its Debian packages put it."""
+
 NEEDED = {"numpy": "numpy", "cv2": "opencv-python-headless"}
 """Modules that the worker cannot start without, and what brings them."""
 
@@ -51,12 +54,18 @@ class SshDevice(Device):
     Attributes:
         python: Python's name or path there.
         parent: Folder there that ours is made in; empty leaves it to the system.
+        engine: Build TensorRT engines there from the ONNX files: ``fp16``, ``int8``, or ``own`` for the
+            precision each was prepared for. Empty builds none.
+        trtexec: Measure with this program of TensorRT, by name or path; empty takes it only to build
+            engines where TensorRT's Python package is not installed.
     """
 
     address_help: ClassVar[str] = "ssh://[USER@]HOST[:PORT]"
 
     python = "python3"
     parent = ""
+    engine = ""
+    trtexec = ""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
@@ -77,19 +86,75 @@ class SshDevice(Device):
         group.add_argument(
             "--remote-dir", metavar="DIR", default=cls.parent, help="where files go there (default: /tmp)"
         )
+        group.add_argument(
+            "--engine",
+            nargs="?",
+            choices=("own", "fp16", "int8"),
+            const="own",
+            default=cls.engine,
+            help="build TensorRT engines there from prepared ONNX files and measure those; own: in the "
+            "precision each was prepared for",
+        )
+        group.add_argument(
+            "--trtexec",
+            nargs="?",
+            metavar="PATH",
+            const=PROGRAMS[0],
+            default=cls.trtexec,
+            help="measure with TensorRT's own trtexec, inference alone: for boards without its Python "
+            "package",
+        )
 
     def configure(self, args: argparse.Namespace) -> None:
         """Take the options."""
         self.python, self.parent = args.remote_python, args.remote_dir
+        self.engine, self.trtexec = args.engine, args.trtexec
 
     def measure(self, job: Job, report: Report) -> Result:
         """See :class:`Device`."""
         with self.connected() as (link, there):
-            self._check(there)
-            sent = send_models(link, job, report)
-            send_worker(link, there)
-            result = self._work(link, there, sent, report)
+            if self.trtexec or (self.engine and "tensorrt" not in there.modules):
+                result = self._by_trtexec(link, there, job, report)
+            else:
+                self._check(there)
+                sent = send_models(link, job, report)
+                send_worker(link, there, export=bool(self.engine))
+                result = self._with_engines(link, there, job, sent, report)
         return result.replace(machine=dataclasses.replace(result.machine, device="ssh"))
+
+    def _with_engines(self, link: Connection, there: Greeting, job: Job, sent: Job, report: Report) -> Result:
+        if not self.engine:
+            return self._work(link, there, sent, report)
+        from edge_deeplab.bench.engines import build_all, with_failures
+
+        sent, failures = build_all(link, there, self.engine, sent, report)
+        if not sent.contenders:
+            reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
+            raise UserError(f"{self.host}: nothing could be measured: {reasons}")
+        return with_failures(self._work(link, there, sent, report), job.contenders, failures)
+
+    def _by_trtexec(self, link: Connection, there: Greeting, job: Job, report: Report) -> Result:
+        from edge_deeplab.bench.trtexec_run import measure
+
+        programs = [
+            there.programs[Path(name).name] for name in self._programs() if Path(name).name in there.programs
+        ]
+        if not programs:
+            name = self.trtexec or PROGRAMS[0]
+            missing = f"no {name}" if self.trtexec else f"neither TensorRT's Python package nor {name}"
+            raise UserError(
+                f"{self.host} has {missing}; cure: install TensorRT there, or name the program with "
+                "--trtexec PATH"
+            )
+        precision = None if self.engine in ("", "own") else self.engine
+        try:
+            return measure(link, there, programs[0], precision, job, send_models(link, job, report), report)
+        except UserError as error:
+            raise UserError(f"{self.host}: {error}") from error
+
+    def _programs(self) -> tuple[str, ...]:
+        """Where to look for trtexec."""
+        return (self.trtexec,) if self.trtexec not in ("", PROGRAMS[0]) else PROGRAMS
 
     # -- connection ----------------------------------------------------------------------------
 
@@ -105,8 +170,10 @@ class SshDevice(Device):
         there: Greeting | None = None
         try:
             with link:
-                modules = {path: content for path, content in files().items() if content}
-                there = link.hello(parent=self.parent, modules=list(NEEDED), files=modules)
+                code = {path: content for path, content in files(export=bool(self.engine)).items() if content}
+                there = link.hello(
+                    parent=self.parent, modules=[*NEEDED, "tensorrt"], programs=self._programs(), files=code
+                )
                 yield link, there
         except ConnectionLost as lost:
             raise UserError(self._why(lost, greeted=there is not None)) from lost
@@ -224,10 +291,10 @@ def send_models(link: Connection, job: Job, report: Report) -> Job:
     return dataclasses.replace(job, contenders=tuple(contenders))
 
 
-def send_worker(link: Connection, there: Greeting) -> None:
+def send_worker(link: Connection, there: Greeting, *, export: bool = False) -> None:
     """Copy the modules the worker needs, unless edge-deeplab is installed there with the same code."""
     if not there.installed:
-        link.put("bundle.tar.gz", bundle())
+        link.put("bundle.tar.gz", bundle(export=export))
         link.unpack("bundle.tar.gz")
 
 

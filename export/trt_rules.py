@@ -51,7 +51,10 @@ def float_operators(model: onnx.ModelProto) -> dict[str, int]:
     An operator computes in int8 when what it reads was just dequantised. An activation or a residual sum
     behind such a convolution is part of it, whatever stands behind that.
     """
+    import onnx
+
     made = {name: node for node in model.graph.node for name in node.output}
+    kinds, floats = types(model), (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
     def dequantised(name: str) -> bool:
         return name in made and made[name].op_type == "DequantizeLinear"
@@ -68,7 +71,7 @@ def float_operators(model: onnx.ModelProto) -> dict[str, int]:
 
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type in QUANTISABLE and not whole(node):
+        if node.op_type in QUANTISABLE and kinds.get(node.output[0]) in floats and not whole(node):
             found[node.op_type] = found.get(node.op_type, 0) + 1
     return found
 

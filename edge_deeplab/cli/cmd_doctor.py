@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
+
+if TYPE_CHECKING:
+    from edge_deeplab.export.base import Target
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +57,25 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{label} works ({versions}; {details}; {times.total:.1f} ms for a 640x480 frame)")
     print("\nExport targets")
     for name, target in targets().items():
-        missing = _missing(target.extra)
-        state = (
-            "ready"
-            if not missing
-            else f"missing {', '.join(missing)}; cure: pip install 'edge-deeplab[{target.extra}]'"
-        )
-        print(f"  {name:14} {target.suffix:14} {state}")
+        print(f"  {name:14} {target.suffix:14} {_state(target)}")
     return 0
+
+
+def _state(target: Target) -> str:
+    """Whether a target's packages are there, and what runs its artefacts: every export is verified."""
+    from edge_deeplab.errors import MissingExtra
+    from edge_deeplab.runtimes import runtimes
+
+    missing = _missing(target.extra)
+    if missing:
+        return f"missing {', '.join(missing)}; cure: pip install 'edge-deeplab[{target.extra}]'"
+    for runtime in runtimes().values():
+        if target.suffix in runtime.suffixes:
+            try:
+                runtime.versions()
+            except MissingExtra as error:
+                return f"missing: {error}"
+    return "ready"
 
 
 def _missing(extra: str) -> list[str]:

@@ -16,7 +16,18 @@ from edge_deeplab.bench.peers import KNOWN
 from edge_deeplab.cli import parser
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-SCRIPTS = ("peers", "harness", "depthwise", "training_step", "architectures", "aarch64", "exports", "random_checkpoint", "soak", "webcam")
+SCRIPTS = (
+    "peers",
+    "harness",
+    "depthwise",
+    "training_step",
+    "architectures",
+    "aarch64",
+    "exports",
+    "random_checkpoint",
+    "soak",
+    "webcam",
+)
 
 
 @pytest.fixture(autouse=True)

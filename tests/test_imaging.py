@@ -507,18 +507,39 @@ def test_stretch_fills_the_input_bilinearly(
     assert np.abs(tensor[0] - resized_picture(frame, 64, 96)).max() <= 1
 
 
-@pytest.mark.parametrize("times", [2, 3, 8])
+@pytest.mark.parametrize("times", [2, 4, 8])
 def test_big_frames_are_averaged_not_sampled(
     contract: InputContract, rng: np.random.Generator, times: int
 ) -> None:
     frame = rng.integers(0, 256, (64 * times, 96 * times, 3), dtype=np.uint8)
     tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"), channels="RGB")
     means = frame.reshape(64, times, 96, times, 3).mean((1, 3))
-    assert np.abs(tensor[0] - means).max() <= 1
+    assert np.abs(tensor[0] - means).max() <= np.log2(times)  # every halving rounds
+
+
+@pytest.mark.parametrize("size", [(200, 300), (64 * 3, 96 * 3), (64 * 5, 96 * 6), (127 * 2, 96 * 9)])
+def test_frames_are_halved_then_sampled(contract: InputContract, rng: np.random.Generator, size: Any) -> None:
+    frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"), channels="RGB")
+    small = frame
+    while small.shape[0] >= 2 * 64 and small.shape[1] >= 2 * 96:
+        height, width = small.shape[0] // 2, small.shape[1] // 2
+        sums = small.reshape(height, 2, width, 2, 3).sum((1, 3))
+        small = ((sums + 2) // 4).astype(np.uint8)
+    assert np.abs(tensor[0].astype(int) - resized_picture(small, 64, 96)).max() <= 1
+
+
+def test_a_frame_of_odd_sides_is_not_shifted_by_halving(contract: InputContract) -> None:
+    """A ramp stays the same ramp."""
+    ramp = np.linspace(0, 255, 96 * 2 + 1).round().astype(np.uint8)
+    frame = np.repeat(np.tile(ramp, (64 * 2 + 1, 1))[..., None], 3, axis=2)
+    tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"))
+    centres = (np.arange(96) + 0.5) * len(ramp) / 96 - 0.5
+    assert np.abs(tensor[0, :, :, 0] - np.interp(centres, np.arange(len(ramp)), ramp)).max() <= 1.5
 
 
 def test_a_frame_that_shrinks_by_two_in_one_direction_only_is_sampled(contract: InputContract) -> None:
-    """Area averaging would give every column the mean of its three; bilinear takes the middle one."""
+    """Averaging would give every column the mean of its three; bilinear takes the middle one."""
     frame = np.zeros((64, 96 * 3, 3), np.uint8)
     frame[:, 1::3] = 200
     tensor = preprocess(frame, contract.replace(layout="NHWC", dtype="uint8"))

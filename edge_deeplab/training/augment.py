@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edge_deeplab.imaging import AREA_FROM
+from edge_deeplab.imaging import halved
 from edge_deeplab.metrics import IGNORE
 from edge_deeplab.spec import Resize
 
@@ -64,7 +64,7 @@ def fit(size: tuple[int, int], resize: Resize, height: int, width: int) -> Fit:
 
 
 def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, float]]:
-    """Area-average a picture whose sides are both about to shrink by 2 or more, as inference does.
+    """Halve a picture whose sides are both about to shrink by 2 or more, as inference does.
 
     Args:
         pixels: uint8 (H, W, 3).
@@ -73,12 +73,9 @@ def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, f
     Returns:
         The picture, smaller or as it was, and how many of its old pixels a new one is, down and across.
     """
-    if max(steps) * AREA_FROM > 1:
-        return pixels, (1.0, 1.0)
     height, width = pixels.shape[:2]
-    small = max(1, round(height * steps[0])), max(1, round(width * steps[1]))
-    pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
-    return pixels, (height / small[0], width / small[1])
+    pixels = halved(pixels, height * steps[0], width * steps[1])
+    return pixels, (height / pixels.shape[0], width / pixels.shape[1])
 
 
 class Warp(v2.Transform):

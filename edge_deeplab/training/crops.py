@@ -78,7 +78,7 @@ class ScaleCrop(v2.Transform):
         return {"steps": steps, "corner": corner, "inside": inside}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resample a picture bilinearly (by area from a shrink of 2 on), or a label by nearest neighbour."""
+        """Resample a picture bilinearly, halved first where it shrinks by 2; a label by nearest neighbour."""
         if isinstance(inpt, tv_tensors.Mask):
             label = self._cut(inpt.numpy(), params["steps"], params, cv2.INTER_NEAREST, IGNORE)
             return tv_tensors.Mask(torch.from_numpy(label))

@@ -1,15 +1,15 @@
 /**
- * Pictures at other sizes, as OpenCV resamples them: half-pixel centres; area averaging when both sides shrink by
- * 2 or more, else bilinear.
+ * Pictures at other sizes, as OpenCV resamples them: half-pixel centres; halved while both sides are at least twice
+ * as long, then bilinear.
  */
 
 /** @typedef {{width: number, height: number}} Size */
 
-// From this shrink factor on, bilinear sampling skips source pixels and aliases; area averaging does not.
-const AREA_FROM = 2;
+// From this shrink factor on, bilinear sampling skips source pixels and aliases; averaging first does not.
+const HALVE_FROM = 2;
 
 /**
- * RGBA -> RGB at another size: bilinear, or area averaging when both sides shrink by 2 or more.
+ * RGBA -> RGB at another size: halved while both sides are at least twice as long, then bilinear.
  * @param {Uint8ClampedArray | Uint8Array} rgba
  * @param {number} width
  * @param {number} height
@@ -17,9 +17,13 @@ const AREA_FROM = 2;
  * @param {number} toHeight
  */
 export function resizeFrame(rgba, width, height, toWidth, toHeight) {
-  const taps = Math.min(width / toWidth, height / toHeight) >= AREA_FROM ? areaTaps : linearTaps;
-  const across = taps(width, toWidth);
-  const down = taps(height, toHeight);
+  while (width >= HALVE_FROM * toWidth && height >= HALVE_FROM * toHeight) {
+    rgba = halved(rgba, width, height);
+    width >>= 1;
+    height >>= 1;
+  }
+  const across = linearTaps(width, toWidth);
+  const down = linearTaps(height, toHeight);
   const rowLength = toWidth * 3;
   const rows = new Float32Array(height * rowLength);
   for (let y = 0; y < height; y++) {
@@ -43,6 +47,37 @@ export function resizeFrame(rgba, width, height, toWidth, toHeight) {
       for (let i = 0; i < rowLength; i++) sums[i] += rows[at++] * weight;
     }
     for (let i = 0, out = y * rowLength; i < rowLength; i++) result[out++] = sums[i] + 0.5;
+  }
+  return result;
+}
+
+/**
+ * RGBA averaged over 2x2 pixels; an odd side loses no pixel, they weigh a little less each.
+ * @param {Uint8ClampedArray | Uint8Array} rgba
+ * @param {number} width
+ * @param {number} height
+ * @returns {Uint8Array} (height >> 1, width >> 1, 4)
+ */
+function halved(rgba, width, height) {
+  const half = { width: width >> 1, height: height >> 1 };
+  const result = new Uint8Array(half.width * half.height * 4);
+  if (width % 2 || height % 2) {
+    const values = new Float32Array(width * height);
+    for (let c = 0; c < 4; c++) {
+      for (let i = 0; i < values.length; i++) values[i] = rgba[4 * i + c];
+      const small = shrink(values, { width, height }, half);
+      for (let i = 0; i < small.length; i++) result[4 * i + c] = small[i] + 0.5;
+    }
+    return result;
+  }
+  for (let y = 0, out = 0; y < half.height; y++) {
+    let above = 2 * y * width * 4;
+    for (let x = 0; x < half.width; x++, above += 8) {
+      const below = above + width * 4;
+      for (let c = 0; c < 4; c++, out++) {
+        result[out] = (rgba[above + c] + rgba[above + 4 + c] + rgba[below + c] + rgba[below + 4 + c] + 2) >> 2;
+      }
+    }
   }
   return result;
 }

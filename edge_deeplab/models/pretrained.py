@@ -130,8 +130,9 @@ def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
     """Weights with batch norm folded in: put the norm back so that the function is unchanged.
 
     Arrays come as ``NN|name|weight`` and ``NN|name|bias`` in forward order; the first 51 are the
-    MobileNetV2 of TF-Slim. Each norm gets the mean and variance that its convolution shows on real
-    pictures, and the scale and shift that undo them.
+    MobileNetV2 of TF-Slim, which at width 0.5 is narrower in places (see :func:`_goes_into`). Each norm
+    gets the mean and variance that its convolution shows on real pictures, and the scale and shift that
+    undo them.
     """
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
@@ -149,18 +150,14 @@ def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
     weights = [v for k, v in sorted(arrays.items()) if k.endswith("|weight")]
     biases = [v for k, v in sorted(arrays.items()) if k.endswith("|bias")]
     units = list(_units(model.backbone))
-    fits = len(weights) >= len(units) and all(
-        weight.shape == tuple(convolution.weight.shape) and bias.shape == (convolution.out_channels,)
-        for (convolution, _), weight, bias in zip(units, weights, biases, strict=False)
-    )
-    fits = fits and len(biases) >= len(units)
-    if not fits:
+    if len(biases) < len(units) or not all(map(_goes_into, units, weights, biases)):
         raise UserError(
             f"{path} does not hold a MobileNetV2 of this variant's width (51 convolutions, in order)"
         )
-    hooks = []
+    hooks, wider = [], 0
     for (convolution, norm), weight, bias in zip(units, weights, biases, strict=False):
-        convolution.weight.data.copy_(torch.from_numpy(weight))
+        wider += weight.shape != tuple(convolution.weight.shape)
+        _fill_corner(convolution, torch.from_numpy(weight))
         hooks.append(norm.register_forward_pre_hook(_measure(torch.from_numpy(bias))))
     training = model.training
     with torch.no_grad():
@@ -168,7 +165,31 @@ def _from_folded(model: DeepLabV3Plus, path: str, images: Tensor) -> str:
     model.train(training)
     for hook in hooks:
         hook.remove()
-    return f"backbone from {path}, batch norm measured on {len(images)} pictures"
+    more = f", {wider} convolutions of it in wider ones" if wider else ""
+    return f"backbone from {path}, batch norm measured on {len(images)} pictures{more}"
+
+
+def _goes_into(unit: tuple[nn.Conv2d, nn.BatchNorm2d], weight: Any, bias: Any) -> bool:
+    """Whether a convolution of the same kernel with as many channels or a few less is given.
+
+    TF-Slim rounds 24 channels at width 0.5 to 12, ours are multiples of 8: 16.
+    """
+    own = tuple(unit[0].weight.shape)
+    theirs = tuple(weight.shape)
+    if len(theirs) != 4 or theirs[2:] != own[2:] or bias.shape != theirs[:1]:
+        return False
+    return all(0.7 * most <= channels <= most for channels, most in zip(theirs[:2], own[:2], strict=True))
+
+
+def _fill_corner(convolution: nn.Conv2d, weight: Tensor) -> None:
+    """Copy a narrower convolution into a wider one so that its outputs stay what they were.
+
+    They take nothing from the further inputs at first; further outputs keep their random weights.
+    """
+    outputs, inputs = weight.shape[:2]
+    own = convolution.weight.data
+    own[:outputs] = 0
+    own[:outputs, :inputs] = weight
 
 
 def _measure(bias: Tensor) -> Any:
@@ -178,7 +199,9 @@ def _measure(bias: Tensor) -> Any:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
-        norm.weight.data.copy_((variance + norm.eps).sqrt())
-        norm.bias.data.copy_(mean + bias.to(mean))
+        # Channels beyond those given keep the norm's own scale of 1 and shift of 0.
+        given = len(bias)
+        norm.weight.data[:given] = (variance + norm.eps).sqrt()[:given]
+        norm.bias.data[:given] = mean[:given] + bias.to(mean)
 
     return hook

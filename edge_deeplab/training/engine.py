@@ -173,10 +173,7 @@ class Trainer:
         config, progress = self.config, self.progress
         if self.world.leads:
             self.folder.open(config, progress.step, self.world.size)
-        teacher = (
-            load_teacher(config.teacher, self.contract).to(self.world.device) if config.teacher else None
-        )
-        self.step.objective = Objective(config, self._class_weights(), teacher)
+        self.step.objective = Objective(config, self._class_weights(), self._teacher())
         batches = Batches(len(self.samples), config, progress.step, self.total, self.world)
         bar: tqdm[Any] = tqdm(
             total=self.total,
@@ -236,7 +233,10 @@ class Trainer:
     def _teacher(self) -> Teacher | None:
         if not self.config.teacher:
             return None
-        return load_teacher(self.config.teacher, self.contract).to(self.world.device)
+        teacher = load_teacher(self.config.teacher, self.contract).to(self.world.device)
+        if self.config.compile:
+            teacher.compile()
+        return teacher
 
     def _class_weights(self) -> Tensor | None:
         """Weights of the classes in the loss, from the labels of all training pictures."""

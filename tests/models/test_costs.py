@@ -71,7 +71,7 @@ def test_output_stride_is_paid_for_in_multiply_adds_only() -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(UserError, match="no variant 'large'; there are: v3plus, v3, lite, nano"):
+    with pytest.raises(UserError, match="no variant 'large'; there are: v3plus, v3, lite, lite-half, nano"):
         variant("large")
 
 

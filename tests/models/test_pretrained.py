@@ -152,6 +152,42 @@ def test_folded_biases_of_another_shape(tmp_path: Path, source: DeepLabV3Plus, i
         initialise(small(2), str(tmp_path / "w.npz"), images)
 
 
+def narrowed(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as TF-Slim has them at width 0.5: the second stage has 12 channels, not 16."""
+    narrow = {16: 12, 96: 72}
+    weights = [k for k in arrays if k.endswith("|weight")]
+    changed: dict[str, Any] = {}
+    before = 3
+    for index, key in enumerate(weights):
+        bias = key.replace("|weight", "|bias")
+        weight, shift = arrays[key], arrays[bias]
+        outputs = len(weight)
+        if 5 <= index <= 10:  # from the first convolution that gives 16 channels to the last that takes 96
+            outputs = narrow[outputs] if index < 10 or outputs == 96 else outputs
+        inputs = weight.shape[1] if weight.shape[1] == 1 else before
+        changed[key], changed[bias] = weight[:outputs, :inputs], shift[:outputs]
+        before = outputs
+    return changed
+
+
+def test_narrower_folded_weights_go_into_the_corner_of_wider_ones(
+    tmp_path: Path, source: DeepLabV3Plus, images: Tensor
+) -> None:
+    """The other channels do not disturb them at first, and are listened to in time."""
+    arrays = narrowed(folded(source.backbone))
+    np.savez(tmp_path / "w.npz", **arrays)
+    narrow, other = small(2), small(7)
+    told = initialise(narrow, str(tmp_path / "w.npz"), images)
+    initialise(other, str(tmp_path / "w.npz"), images)
+    assert "7 convolutions of it in wider ones" in told
+    torch.testing.assert_close(features(narrow, images), features(other, images), rtol=1e-3, atol=1e-4)
+    narrow.train()
+    narrow(images).sum().backward()
+    reader = [p for p in narrow.backbone.parameters() if p.ndim == 4][11]
+    assert reader.grad is not None
+    assert reader.grad[:, 72:].abs().max() > 0  # learns what to take from the new channels
+
+
 @pytest.mark.parametrize("damage", ["cut", "cut early", "flipped", "text", "npy", "zip", "pickle"])
 def test_a_damaged_npz(tmp_path: Path, source: DeepLabV3Plus, images: Tensor, damage: str) -> None:
     path = tmp_path / "w.npz"

@@ -1,0 +1,205 @@
+"""docs/contract.md: its numbers are the package's, and those of two implementations written from the page."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_deeplab import imaging
+from edge_deeplab.runtimes import open_model
+from edge_deeplab.spec import InputContract
+from tests.contract import make_vectors, reference
+from tests.contract.figure import figure
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "contract"
+VECTORS: dict[str, Any] = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))
+
+# Elsewhere OpenCV takes kernels of the processor's vendor, which round otherwise: by 1, here and there.
+on_x86 = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="OpenCV's bytes are compared on x86 only"
+)
+
+tensors = pytest.mark.parametrize("vector", VECTORS["tensors"], ids=lambda vector: vector["name"])
+masks = pytest.mark.parametrize("vector", VECTORS["masks"], ids=lambda vector: vector["name"])
+
+
+def sha(data: NDArray[Any] | bytes) -> str:
+    return hashlib.sha256(
+        data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
+    ).hexdigest()
+
+
+def frame_of(vector: dict[str, Any]) -> NDArray[Any]:
+    frame = reference.pattern(vector["frame"]["height"], vector["frame"]["width"])
+    assert sha(frame) == vector["frame"]["sha256"]
+    return frame
+
+
+def output_of(vector: dict[str, Any]) -> NDArray[Any]:
+    shape = vector["output"]["shape"]
+    answer = reference.output(vector["contract"]["head"], *([1, *shape] if len(shape) == 2 else shape))
+    assert sha(answer) == vector["output"]["sha256"]
+    return answer
+
+
+# -- the package -------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_what_is_in_the_file() -> None:
+    assert make_vectors.page(VECTORS) == make_vectors.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_figure_is_drawn_by_its_formula() -> None:
+    found = cv2.imread(str(FOLDER / "figure.png"))
+    assert found is not None
+    assert np.array_equal(found, figure())
+
+
+@on_x86
+def test_the_vectors_are_what_the_package_computes() -> None:
+    found = json.loads(json.dumps(make_vectors.vectors()))
+    assert found["tensors"] == VECTORS["tensors"]
+    strip = [{**v, "mask": {**v["mask"], "scores": None}} for v in found["masks"]]
+    assert strip == [{**v, "mask": {**v["mask"], "scores": None}} for v in VECTORS["masks"]]
+    for ours, theirs in zip(found["masks"], VECTORS["masks"], strict=True):
+        assert np.allclose(ours["mask"]["scores"], theirs["mask"]["scores"], atol=1e-5)
+
+
+def test_the_network() -> None:
+    vector = VECTORS["network"]
+    frame = cv2.imread(str(FOLDER / vector["frame"]["file"]))
+    assert frame is not None
+    assert sha(frame) == vector["frame"]["sha256"]  # type: ignore[arg-type]
+    with open_model(vector["model"], threads=1) as model:
+        stale = "portrait has new weights: run python -m tests.contract.make_vectors"
+        assert model.contract.provenance.weights_sha256 == vector["weights_sha256"], stale
+        assert make_vectors.record(model.contract) == _tuples(vector["contract"])
+        tensor = reference.tensor(frame, vector["contract"])
+        assert sha(tensor) == vector["tensor"]["sha256"]
+        logits = model.infer(tensor)
+    for *at, value in vector["logits"]["samples"]:
+        assert abs(logits[tuple(at)] - value) < vector["logits"]["tolerance"]
+    labels, _ = reference.mask(logits[0], vector["contract"], *frame.shape[:2])
+    there = np.array([[int(digit) for digit in row] for row in vector["mask"]["rows"]])
+    near = vector["mask"]["within_tolerance"]
+    assert np.abs(np.bincount(labels.ravel()) - vector["mask"]["pixels"]).max() <= near
+    assert (labels[::24, ::8] != there).sum() <= near
+    assert 0.1 < labels.mean() < 0.5
+
+
+def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+
+
+# -- plain numpy, from the page alone ----------------------------------------------------------------------
+
+
+def test_the_reference_knows_nothing_of_the_package() -> None:
+    tree = ast.parse((ROOT / "tests/contract/reference.py").read_text(encoding="utf-8"))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import)
+            else [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert imported == {"__future__", "collections", "typing", "numpy"}
+
+
+@tensors
+def test_reference_tensor(vector: dict[str, Any]) -> None:
+    tensor = reference.tensor(frame_of(vector), vector["contract"])
+    assert list(tensor.shape) == vector["tensor"]["shape"]
+    for *at, value in vector["tensor"]["samples"]:
+        assert tensor[tuple(at)] == value
+    assert sha(tensor) == vector["tensor"]["sha256"]
+
+
+@masks
+def test_reference_mask(vector: dict[str, Any]) -> None:
+    size = vector["frame"]["height"], vector["frame"]["width"]
+    labels, scores = reference.mask(output_of(vector), vector["contract"], *size)
+    assert sha(labels) == vector["mask"]["sha256"]
+    assert np.bincount(labels.ravel()).tolist() == vector["mask"]["pixels"]
+    for *at, value in vector["mask"]["scores"]:
+        assert scores is not None
+        assert abs(scores[0][tuple(at)] - value) < 1e-5
+
+
+@on_x86
+@pytest.mark.parametrize("number", range(24))
+def test_the_page_holds_for_other_sizes(number: int, contract: InputContract) -> None:
+    """Random sizes, both ways of placing, into 64x96: bytes as OpenCV makes them here."""
+    rng = np.random.default_rng(number)
+    h, w = (int(n) for n in rng.integers(4, 500, 2)) if number % 3 else (64 * (number % 5 + 1), 96 * 3)
+    frame = rng.integers(0, 256, (h, w, 3), np.uint8)
+    made = contract.replace(resize=("stretch", "letterbox")[number % 2], mean=(123.6, 116.5, 104.4))
+    wanted = imaging.preprocess(frame, made)
+    assert np.array_equal(reference.tensor(frame, make_vectors.record(made)), wanted)
+
+
+# -- C++ ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or sys.byteorder != "little":
+        pytest.skip("no C++ compiler")
+    target = tmp_path_factory.mktemp("cpp") / "check"
+    strict = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", str(FOLDER)]
+    sanitised = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    source = ROOT / "tests" / "contract" / "check.cpp"
+    for options in (sanitised, []):  # the sanitiser's library is not installed everywhere
+        done = subprocess.run(
+            [compiler, *strict, *options, str(source), "-o", str(target)], capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            return target
+    pytest.fail(done.stderr)
+
+
+def computed(program: Path, given: NDArray[Any], kind: str, *sizes: int, contract: dict[str, Any]) -> bytes:
+    flags = (contract["resize"] == "letterbox", contract["channels"] == "BGR", contract["layout"] == "NHWC")
+    words = [
+        *sizes, contract["height"], contract["width"], *map(int, flags), contract["dtype"], contract["head"],
+        repr(contract["threshold"]), *map(repr, contract["mean"]), *map(repr, contract["std"]),
+    ]  # fmt: skip
+    done = subprocess.run(
+        [str(program), kind, *map(str, words)], input=given.tobytes(), capture_output=True, check=True
+    )
+    return done.stdout
+
+
+@tensors
+def test_cpp_tensor(program: Path, vector: dict[str, Any]) -> None:
+    frame = frame_of(vector)
+    data = computed(program, frame, "tensor", *frame.shape[:2], contract=vector["contract"])
+    assert sha(data) == vector["tensor"]["sha256"]
+
+
+@masks
+def test_cpp_mask(program: Path, vector: dict[str, Any]) -> None:
+    answer = output_of(vector)
+    size = vector["frame"]["height"], vector["frame"]["width"]
+    shape = (1, *answer.shape) if answer.ndim == 2 else answer.shape
+    data = computed(program, answer, "mask", *size, *shape, contract=vector["contract"])
+    assert sha(data) == vector["mask"]["sha256"]
+    if answer.ndim == 3:
+        swapped = {**vector["contract"], "layout": "NHWC"}
+        last = np.ascontiguousarray(np.moveaxis(answer, 0, -1))
+        assert computed(program, last, "mask", *size, *shape, contract=swapped) == data

@@ -285,12 +285,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folder", type=Path, default=CACHE, metavar="DIR", help="of the other system (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every picture's agreement")
+    parser.add_argument("--prepare", action="store_true", help="fetch what is missing, and no more")
     parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--answers", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.task:  # we are the guest
         task = json.loads(args.task.read_text())
         answer([Path(p) for p in task["models"]], [Path(p) for p in task["pictures"]], args.answers)
+        return 0
+    if args.prepare:
+        prepare(args.folder)
         return 0
     if not args.models:
         parser.error("name at least one artefact")

@@ -1,9 +1,15 @@
-"""What ``edge-deeplab bench`` itself costs, and whether it repeats: the harness against a bare loop.
+"""What ``edge-deeplab bench`` costs, whether it repeats, notices others, and agrees with the webcam demo.
 
-The bare loop is a process that opens the model and calls ``segment`` in a ``for`` loop with a clock around
-it: nothing else runs, nothing takes turns. Harness and bare loop measure the same model one after the
-other, again and again, in an order drawn anew; the ratio of their medians is the overhead. With ``--busy``
-another process computes on the same core meanwhile: the harness must then mark its own results.
+Four ways to time the same model on the same frames take turns, in an order drawn anew:
+
+- the harness, scenario ``single``;
+- a bare loop: a process that opens the model and calls ``segment`` in a ``for`` loop with a clock around it;
+- the harness, scenario ``stream``, its camera at 30 frames a second;
+- ``edge-deeplab demo webcam`` on those frames at 30 a second, by its own counter (``--log``).
+
+The first two are pinned to one core and their ratio is the overhead. The other two may use all cores, as the
+demo draws while the model runs; their ratio says whether a benchmark tells what a user will see. After that
+the harness measures again while another process computes on its core: it must mark its own results.
 
 Needs ``pip install -e '.[onnx]'``.
 """
@@ -15,20 +21,41 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from measuring import ROOT, as_text, bar, exit_status, machine, paired_ratio, warn_if_busy
+from webcam_process import Webcam
 
 from edge_deeplab.bench import Contender, Job, Plan, Result, open_device
 from edge_deeplab.bench.frames import decode, frames_from
 from edge_deeplab.bench.lineup import files_of
+from edge_deeplab.bench.record import Ratio
 from edge_deeplab.bench.session import allowed_cpus
+from edge_deeplab.bench.tables import as_markdown
 from edge_deeplab.cli.arguments import positive
+from edge_deeplab.errors import UserError
+from edge_deeplab.files import write_text
+from edge_deeplab.imaging import write_image
 
-BARE = """
+HARNESS, BARE, STREAM, DEMO = "harness", "bare loop", "harness, stream", "webcam demo"
+
+OVERHEAD, REPEATS = 0.02, 0.03
+"""How far the ratio to the bare loop may lie from 1, and repetitions from each other."""
+
+RATE = 30.0
+"""Frames a second of the stream and the demo."""
+
+DEMO_WARM_UP_S = 2.0
+DEMO_PATIENCE_S = 300.0
+MODEL_STAGES = ("preprocess", "inference", "postprocess")
+
+LOOP = """
 import json, sys, time
 import cv2
 from edge_deeplab.bench.frames import decode
@@ -50,20 +77,30 @@ print(json.dumps(times))
 BURN = "import hashlib\nblock = bytes(1 << 16)\nwhile True: hashlib.sha256(block)"
 
 
-def harness(job: Job) -> tuple[float, Result]:
-    """Median pipeline by ``edge-deeplab bench``, and the whole result."""
-    result = open_device("local").measure(job, lambda _: None)
-    middle = result.entries[0].stages["pipeline"].p50
+# -- the ways to time ------------------------------------------------------------------------------
+
+
+def harness(job: Job) -> tuple[float, list[str]]:
+    """Median pipeline by ``edge-deeplab bench``, and the marks it gave itself."""
+    result: Result = open_device("local").measure(job, lambda _: None)
+    (entry,) = result.entries
+    middle = entry.stages["pipeline"].p50
     if middle is None:
         raise ValueError("a measured contender has a median")
-    return middle, result
+    return middle, [mark.text for mark in (*result.marks, *entry.marks)]
 
 
-def bare(job: Job, queries: int) -> float:
+def bare(job: Job) -> float:
     """Median of a plain loop."""
-    told = {"path": job.contenders[0].path, "frames": job.frames, "warmup": 30, "queries": queries}
+    told = {
+        "path": job.contenders[0].path,
+        "frames": job.frames,
+        "warmup": 30,
+        "queries": job.plan.min_queries,
+    }
+    pinned = ["taskset", "-c", ",".join(map(str, job.cpus))] if job.cpus else []
     done = subprocess.run(
-        [*_pinned(job), sys.executable, "-c", BARE],
+        [*pinned, sys.executable, "-c", LOOP],
         input=json.dumps(told),
         capture_output=True,
         text=True,
@@ -72,16 +109,35 @@ def bare(job: Job, queries: int) -> float:
     return float(np.median(json.loads(done.stdout)))
 
 
-def _pinned(job: Job) -> list[str]:
-    return ["taskset", "-c", ",".join(map(str, job.cpus))] if job.cpus else []
+def demo(job: Job) -> float:
+    """What the demo's own counter says: the stages of the model, medians of every second, added up.
+
+    Raises:
+        UserError: The demo ended by itself.
+    """
+    seconds = DEMO_WARM_UP_S + job.plan.min_queries / RATE
+    with tempfile.TemporaryDirectory() as folder:
+        for k, frame in enumerate(decode(job.frames)):
+            write_image(Path(folder) / f"{k:03}.png", frame)
+        words = [folder, "--loop", "--rate", str(RATE), "--model", job.contenders[0].path, "--threads", "1"]
+        with Webcam([*words, "--mode", "mask", "--headless"]) as webcam:
+            until = time.monotonic() + DEMO_PATIENCE_S + seconds
+            while webcam.running() and time.monotonic() < until:
+                time.sleep(0.2)
+                lines = webcam.lines()
+                if lines and lines[-1]["seconds"] >= seconds:
+                    break
+            lines = [line["stages_ms"] for line in webcam.lines() if line["seconds"] > DEMO_WARM_UP_S]
+            _, said = webcam.interrupt()
+    if not lines:
+        raise UserError(f"the demo has shown nothing: {said}")
+    # Each is rounded to 0.1 ms there; the mean over seconds has the rest.
+    return float(np.mean([sum(line[name] for name in MODEL_STAGES) for line in lines]))
 
 
 @contextmanager
-def busy(core: int, wanted: bool) -> Iterator[None]:
+def busy(core: int) -> Iterator[None]:
     """Within the block another process computes on ``core``."""
-    if not wanted:
-        yield
-        return
     neighbour = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", BURN])
     try:
         yield
@@ -90,42 +146,115 @@ def busy(core: int, wanted: bool) -> Iterator[None]:
         neighbour.wait()
 
 
+# -- the script ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run of the script came to; times are medians in ms, one for every repetition.
+
+    Attributes:
+        times: By way of timing.
+        marks: What the harness said of each of its quiet runs.
+        busy: Its median beside a busy process, and what it said of each of these runs.
+    """
+
+    times: dict[str, list[float]]
+    marks: list[list[str]]
+    busy: list[tuple[float, list[str]]]
+
+    def ratio(self, way: str, base: str) -> Ratio:
+        """Of two ways, by repetition."""
+        return paired_ratio(np.array(self.times[way]), np.array(self.times[base]))
+
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """What was to be shown, and whether it was."""
+
+        def near(way: str, base: str, within: float) -> tuple[str, bool]:
+            r = self.ratio(way, base)
+            text = f"{way} / {base}: {r.value:.3f} ({r.low:.3f}–{r.high:.3f}), within {within:.0%}"
+            return text, abs(r.value - 1) <= within
+
+        repeated, count = self.times[HARNESS], len(self.marks)
+        apart, marked = max(repeated) / min(repeated) - 1, sum(map(bool, self.marks))
+        noticed = sum(bool(marks) for _, marks in self.busy)
+        found = [
+            near(HARNESS, BARE, OVERHEAD),
+            (
+                f"{HARNESS}: medians of {count} runs lie {apart:.1%} apart, within {REPEATS:.0%} or marked "
+                f"({marked} of {count} are)",
+                apart <= REPEATS or bool(marked),
+            ),
+            (
+                f"beside a busy process {noticed} of {len(self.busy)} runs marked themselves",
+                noticed == len(self.busy),
+            ),
+        ]
+        return [*found, near(DEMO, STREAM, REPEATS)] if DEMO in self.times else found
+
+
+def measure(job: Job, args: argparse.Namespace, core: int) -> Findings:
+    """Quiet repetitions of every way in turn, then busy ones of the harness."""
+    free = replace(job, cpus=None)
+    stream = replace(free, plan=replace(job.plan, scenario="stream", fps=RATE))
+    found = Findings({HARNESS: [], BARE: []}, [], [])
+    ways: dict[str, Callable[[], float]] = {BARE: lambda: bare(job)}
+    if not args.no_demo:
+        ways |= {STREAM: lambda: harness(stream)[0], DEMO: lambda: demo(free)}
+        found.times.update({STREAM: [], DEMO: []})
+    order = random.Random(0)
+    for _ in bar(range(args.repeats), desc="quiet", unit="repetition"):
+        for way in order.sample([HARNESS, *ways], 1 + len(ways)):
+            if way == HARNESS:
+                middle, marks = harness(job)
+                found.marks.append(marks)
+            else:
+                middle = ways[way]()
+            found.times[way].append(middle)
+    with busy(core):
+        for _ in bar(range(args.repeats), desc="beside a busy process", unit="run"):
+            found.busy.append(harness(job))
+    return found
+
+
+def table(found: Findings) -> list[list[str]]:
+    """One row a way, one column a repetition."""
+    count = len(found.times[HARNESS])
+    rows = [["pipeline p50 ms", *(f"run {k}" for k in range(1, count + 1)), "highest / lowest"]]
+    everything = {**found.times, "harness beside a busy process": [middle for middle, _ in found.busy]}
+    for way, middles in everything.items():
+        apart = max(middles) / min(middles)
+        rows.append([way, *(f"{middle:.3f}" for middle in middles), f"{apart:.3f}"])
+    return rows
+
+
 def run(args: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure, print, write."""
     warn_if_busy()
     core = args.core if args.core is not None else allowed_cpus()[-1]
     frames = frames_from(ROOT / "export" / "sample.jpg", 480, 640)
     plan = Plan(min_queries=args.queries, min_seconds=0.001, rounds=30, loads=1)
     path = next(p for p in files_of(args.model) if p.suffix == ".onnx")
-    job = Job((Contender(Path(path).name, str(path)),), plan, frames, (core,))
-    size = decode(frames[:1])[0].shape
-    order = random.Random(0)
-    found: dict[str, list[float]] = {"harness": [], "bare loop": []}
-    marks: list[str] = []
-    with busy(core, args.busy):
-        for _ in bar(range(args.repeats), desc="repeats"):
-            for who in order.sample(list(found), 2):
-                if who == "harness":
-                    middle, result = harness(job)
-                    own = [m.text for m in (*result.marks, *result.entries[0].marks)]
-                    marks.append("; ".join(own) or "none")
-                else:
-                    middle = bare(job, args.queries)
-                found[who].append(middle)
+    job = Job((Contender(path.name, str(path)),), plan, frames, (core,))
+    height, width = decode(frames[:1])[0].shape[:2]
+    found = measure(job, args, core)
     here = machine()
-    print(
-        f"{Path(path).name}, frames of {size[1]}x{size[0]}, {args.queries} queries each, core {core}, "
-        f"{here['cpu']}{', beside a busy process' if args.busy else ''}"
+    title = (
+        f"{path.name}, frames of {width}x{height}, {args.queries} queries each, one thread, pinned to "
+        f"core {core} (stream and demo: not pinned, {RATE:g} frames a second), {here['cpu']}, "
+        f"{here['cores']} cores"
     )
-    rows = [["p50 ms", *(f"run {k}" for k in range(1, args.repeats + 1)), "highest / lowest"]]
-    for who, middles in found.items():
-        apart = max(middles) / min(middles)
-        rows.append([who, *(f"{v:.3f}" for v in middles), f"{apart:.3f}"])
-    print(as_text(rows))
-    ratio = paired_ratio(np.array(found["harness"]), np.array(found["bare loop"]))
-    print(f"harness / bare loop: {ratio.value:.3f} ({ratio.low:.3f}–{ratio.high:.3f})")
-    for k, text in enumerate(marks, 1):
-        print(f"marks of run {k}: {text}")
+    verdicts = [f"{'yes' if held else 'NO':3}  {text}" for text, held in found.verdicts()]
+    said = [f"harness, run {k}: {'; '.join(marks) or 'no mark'}" for k, marks in enumerate(found.marks, 1)]
+    said += [f"busy, run {k}: {'; '.join(marks) or 'no mark'}" for k, (_, marks) in enumerate(found.busy, 1)]
+    rows = table(found)
+    print(title, as_text(rows), "\n".join(verdicts), "\n".join(said), sep="\n\n")
+    if args.output:
+        listed = "\n".join(f"- {line}" for line in (*verdicts, *said))
+        write_text(args.output / "harness.md", f"{title}\n\n{as_markdown(rows)}\n\n{listed}\n")
+        told = {"queries": args.queries, "core": core, "machine": here, **asdict(found)}
+        told["verdicts"] = [{"text": text, "held": held} for text, held in found.verdicts()]
+        write_text(args.output / "harness.json", json.dumps(told, indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,10 +263,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", default="portrait", metavar="MODEL", help="default: %(default)s")
-    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--queries", type=positive, default=600, metavar="N", help="default: %(default)s")
     parser.add_argument("--core", type=int, metavar="K", help="default: the last this process may use")
-    parser.add_argument("--busy", action="store_true", help="another process computes on the same core")
+    parser.add_argument("--no-demo", action="store_true", help="leave the webcam demo out")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write harness.md and harness.json there")
     args = parser.parse_args(argv)
     return exit_status("harness", lambda: run(args))
 

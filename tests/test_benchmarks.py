@@ -27,6 +27,7 @@ SCRIPTS = (
     "random_checkpoint",
     "soak",
     "webcam",
+    "everything",
 )
 
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from edge_deeplab.bench import plots, tables
+from edge_deeplab.bench.plot_pareto import pareto
 from edge_deeplab.bench.record import Result
 from edge_deeplab.bench.tables import Rows
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --dim: #5b6670; --line: #dde2e6; --paper: #fff;
-  --ours: #0b6fb8; --peer: #d9822b; --pre: #5aa9c9; --inf: #0b5394; --post: #8c7ab8; --warn: #a33; }
+  --ours: #0b6fb8; --peer: #b9651a; --on: #fff; --pre: #5aa9c9; --inf: #0b5394; --post: #8c7ab8;
+  --warn: #a33; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --dim: #9aa5ae; --line: #333b42;
-  --paper: #14181b; --ours: #4da3e0; --peer: #e89b4c; --pre: #6fc0df; --inf: #3d85c6; --post: #a897d3;
-  --warn: #e88; } }
+  --paper: #14181b; --ours: #4da3e0; --peer: #e89b4c; --on: #14181b; --pre: #6fc0df; --inf: #3d85c6;
+  --post: #a897d3; --warn: #e88; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 24px 20px 60px; max-width: 1180px; background: var(--paper);
+body { margin: 0 auto; padding: 24px 20px 60px; max-width: 1240px; background: var(--paper);
   color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 6px; }
 h3 { font-size: 15px; margin: 18px 0 4px; }
 p, .caption { color: var(--dim); margin: 2px 0 12px; max-width: 75ch; }
-.caption { font-size: 13px; }
-.row { display: grid; grid-template-columns: 230px minmax(0, 1fr) 190px; gap: 12px; align-items: center; }
+.caption { font-size: 13px; max-width: 100ch; }
+.row { display: grid; grid-template-columns: 270px minmax(0, 1fr) 190px; gap: 12px; align-items: center; }
 .row + .row { border-top: 1px solid var(--line); }
-.name { overflow-wrap: anywhere; } .name b, .names b { display: inline-block; min-width: 1.6em;
+.name { overflow-wrap: anywhere; padding-left: 1.6em; text-indent: -1.6em; }
+.axis .name { padding: 0; text-indent: 0; }
+.name b, .names b { display: inline-block; min-width: 1.6em; text-indent: 0;
   color: var(--dim); font-weight: 600; }
 .value { text-align: right; font-variant-numeric: tabular-nums; }
 small { color: var(--dim); }
@@ -34,7 +39,9 @@ abbr { color: var(--warn); font-weight: 700; text-decoration: none; cursor: help
 .grid { stroke: var(--line); } .tick { fill: var(--dim); font-size: 12px; }
 .ours { fill: var(--ours); } .peer { fill: var(--peer); } .faint { opacity: .55; }
 .ink { stroke: var(--ink); stroke-width: 1.5; } .ink-fill { fill: var(--ink); }
-.ring { stroke: var(--paper); stroke-width: 2; } .number { fill: #fff; font-size: 11px; font-weight: 700; }
+.ring { stroke: var(--paper); stroke-width: 2; }
+.cut { fill: var(--paper); font-size: 20px; font-weight: 700; } .leader { stroke: var(--dim); }
+.number { fill: var(--on); font-size: 11px; font-weight: 700; }
 .frontier { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 4 3; opacity: .7; }
 .preprocess { fill: var(--pre); background: var(--pre); }
 .inference { fill: var(--inf); background: var(--inf); }
@@ -42,15 +49,17 @@ abbr { color: var(--warn); font-weight: 700; text-decoration: none; cursor: help
 .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 6px; }
 .swatch.ours { background: var(--ours); } .swatch.peer { background: var(--peer); }
 .legend span { margin-right: 18px; white-space: nowrap; } .legend { margin: 6px 0; font-size: 13px; }
-.pareto { padding: 0 8px; } .names { list-style: none; padding: 0; columns: 3 260px; font-size: 14px; }
-.names li { break-inside: avoid; } .front { font-weight: 700; }
+.pareto { display: grid; grid-template-columns: 34px minmax(0, 1fr); gap: 8px; }
+.names { list-style: none; padding: 0; columns: 3 260px; font-size: 14px; }
+.names li { break-inside: avoid; padding-left: 1.6em; text-indent: -1.6em; } .front { font-weight: 700; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 7px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
-td:first-child, td:nth-child(2) { white-space: normal; }
-td:first-child { min-width: 130px; overflow-wrap: anywhere; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--dim); font-weight: 600; }
+td:first-child, td:nth-child(2) { white-space: normal; } td:nth-child(2) { min-width: 104px; }
+td:first-child { min-width: 150px; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th { color: var(--dim); font-weight: 600; }
 dl { display: grid; grid-template-columns: 160px minmax(0, 1fr); gap: 4px 14px; font-size: 14px; margin: 0; }
 dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 .doubts { border-left: 3px solid var(--warn); padding-left: 14px; list-style: none; font-size: 14px; }
@@ -117,10 +126,14 @@ def _section(result: Result, *, several: bool) -> str:
     )
     bars = plots.stage_bars(result)
     if bars:
-        parts.append(_titled("Stages", "Mean milliseconds a frame; the three add up.", bars))
-    parts += [
-        _titled(f"Accuracy against speed: {name}", "", sides + plots.pareto(result, name)) for name in sets
-    ]
+        parts.append(
+            _titled(
+                "Stages",
+                "Mean milliseconds a frame; the three add up. A bar with » is longer than drawn.",
+                bars,
+            )
+        )
+    parts += [_titled(f"Accuracy against speed: {name}", "", sides + pareto(result, name)) for name in sets]
     parts.append(_titled("All stages and memory", "Medians.", _table(tables.stages(result))))
     scored = tables.accuracy(result)
     if len(scored) > 1:
@@ -148,10 +161,13 @@ def _titled(title: str, caption: str, content: str) -> str:
 
 def _table(rows: Rows) -> str:
     head = "".join(f"<th>{_breakable(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows[1:])
+    body = "".join(
+        f"<tr><td>{_breakable(name)}</td>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
+        for name, *row in rows[1:]
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _breakable(title: str) -> str:
-    """A long heading, e.g. of a data set, may break after a slash or an underscore."""
-    return escape(title).replace("/", "/<wbr>").replace("_", "_<wbr>")
+    """A long name, e.g. of a file or a data set, may break between its parts; figures may not."""
+    return re.sub(r"(?<=[A-Za-z])([/_-])|(?<=[A-Za-z0-9])(\.)(?=[A-Za-z])", r"\1\2<wbr>", escape(title))

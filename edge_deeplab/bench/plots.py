@@ -7,8 +7,9 @@ a narrow window. Each contender keeps its number in all plots.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
+from statistics import median
 
 import numpy as np
 
@@ -75,11 +76,13 @@ def _row(number: int, entry: Entry, plot: str, value: str) -> str:
     )
 
 
-def _svg(height: int, body: str, label: str) -> str:
+def svg(height: int, body: str, label: str) -> str:
+    """A plot as wide as there is room."""
     return f'<svg width="100%" height="{height}" role="img" aria-label="{escape(label)}">{body}</svg>'
 
 
-def _side(entry: Entry) -> str:
+def side(entry: Entry) -> str:
+    """Ours or a peer's: the class that tells the colour."""
     return "peer" if entry.peer else "ours"
 
 
@@ -97,15 +100,15 @@ def latency(result: Result) -> str:
     rows = []
     for entry, s in shown:
         samples = np.asarray(entry.samples.get(headline_stage(entry), ()))
-        body = axis.grid(ROW) + _silhouette(samples, axis, _side(entry)) + _quantiles(s, axis)
+        body = axis.grid(ROW) + _silhouette(samples, axis, side(entry)) + _quantiles(s, axis)
         text = f"{figure(s.p50)} <small>/ {figure(s.p90)} / {figure(s.p99)}</small>"
         label = f"{entry.name}: p50 {figure(s.p50)}, p90 {figure(s.p90)}, p99 {figure(s.p99)} ms"
-        rows.append(_row(numbers[entry.name], entry, _svg(ROW, body, label), text))
-    foot = f'<div class="row axis"><div class="name">ms, logarithmic</div><div class="plot">{_svg(18, axis.labels(13), "axis")}</div><div class="value">p50 <small>/ p90 / p99</small></div></div>'  # noqa: E501
+        rows.append(_row(numbers[entry.name], entry, svg(ROW, body, label), text))
+    foot = f'<div class="row axis"><div class="name">ms, logarithmic</div><div class="plot">{svg(18, axis.labels(13), "axis")}</div><div class="value">p50 <small>/ p90 / p99</small></div></div>'  # noqa: E501
     return "".join(rows) + foot
 
 
-def _silhouette(samples: Milliseconds, axis: LogAxis, side: str) -> str:
+def _silhouette(samples: Milliseconds, axis: LogAxis, whose: str) -> str:
     """A histogram over the logarithm, and every query beyond p99 as a dot."""
     if not len(samples):
         return ""
@@ -113,14 +116,14 @@ def _silhouette(samples: Milliseconds, axis: LogAxis, side: str) -> str:
     counts, _ = np.histogram(samples, edges)
     width, top = 100 / BINS, ROW - 14
     bars = "".join(
-        f'<rect class="{side}" x="{k * width:.2f}%" width="{width:.2f}%" '
+        f'<rect class="{whose}" x="{k * width:.2f}%" width="{width:.2f}%" '
         f'y="{top - top * count / counts.max():.1f}" height="{top * count / counts.max():.1f}"/>'
         for k, count in enumerate(counts)
         if count
     )
     far = np.sort(samples[samples > np.percentile(samples, 99)])[-40:]
     dots = "".join(
-        f'<circle class="{side} faint" cx="{axis.at(float(v))}%" cy="{top - 4}" r="2"/>' for v in far
+        f'<circle class="{whose} faint" cx="{axis.at(float(v))}%" cy="{top - 4}" r="2"/>' for v in far
     )
     return bars + dots
 
@@ -150,6 +153,10 @@ def _quantiles(s: Summary, axis: LogAxis) -> str:
 # -- stages --------------------------------------------------------------------------------------
 
 
+LONGEST = 4.0
+"""A bar of the stages may be this many times the median one; longer ones are cut, or nothing else shows."""
+
+
 def stage_bars(result: Result) -> str:
     """Mean time of preprocessing, inference and postprocessing, one bar a contender."""
     numbers = numbered(result)
@@ -157,22 +164,25 @@ def stage_bars(result: Result) -> str:
     totals = {e.name: sum(_mean(e, name) for name in PIPELINE) for e in shown}
     if not shown:
         return ""
-    most = max(totals.values())
+    usual = LONGEST * median(totals.values())
+    most = max(total for total in totals.values() if total <= usual)
     rows = []
     for entry in shown:
         parts, x = [], 0.0
         for name in PIPELINE:
-            width = 100 * _mean(entry, name) / most
+            width = min(100 * _mean(entry, name) / most, 100 - x)
             parts.append(
                 f'<rect class="{name}" x="{x:.3f}%" width="{max(0.0, width):.3f}%" y="5" height="20">'
                 f"<title>{name} {figure(_mean(entry, name))} ms</title></rect>"
             )
             x += width
+        if totals[entry.name] > most:
+            parts.append('<text class="cut" x="99%" y="20" text-anchor="end">»</text>')
         text = (
             f"{figure(totals[entry.name])} "
             f"<small>{' + '.join(figure(_mean(entry, name)) for name in PIPELINE)}</small>"
         )
-        rows.append(_row(numbers[entry.name], entry, _svg(30, "".join(parts), entry.name), text))
+        rows.append(_row(numbers[entry.name], entry, svg(30, "".join(parts), entry.name), text))
     legend = "".join(f'<span><i class="swatch {name}"></i>{name}</span>' for name in PIPELINE)
     return f'<div class="legend">{legend}</div>' + "".join(rows)
 
@@ -180,84 +190,6 @@ def stage_bars(result: Result) -> str:
 def _mean(entry: Entry, stage: str) -> float:
     s = entry.stages.get(stage)
     return (s.mean or 0.0) if s else 0.0
-
-
-# -- accuracy against speed ------------------------------------------------------------------------
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other beats in both time (lower) and quality (higher), by time."""
-    order = sorted(range(len(points)), key=lambda k: (points[k][0], -points[k][1]))
-    front: list[int] = []
-    for k in order:
-        if not front or points[k][1] > points[front[-1]][1]:
-            front.append(k)
-    return front
-
-
-def pareto(result: Result, data: str) -> str:
-    """Foreground IoU on one data set against p90, and the line of those that nobody beats."""
-    numbers, height, top = numbered(result), 320, 14
-    shown = []
-    for entry in measured(result):
-        s, iou = entry.stages.get(headline_stage(entry)), _iou(entry, data)
-        if s and iou is not None and (ms := s.p90 or s.p50):
-            shown.append((entry, ms, iou))
-    if not shown:
-        return ""
-    axis = LogAxis(min(ms for _, ms, _ in shown), max(ms for _, ms, _ in shown))
-    low, high = min(iou for *_, iou in shown), max(iou for *_, iou in shown)
-    room = max(0.004, (high - low) * 0.12)
-    low, high = max(0.0, low - room), min(1.0, high + room)
-
-    def y(iou: float) -> float:
-        return round(top + (height - top) * (high - iou) / (high - low), 1)
-
-    body = axis.grid(height) + _horizontal_grid(low, high, y)
-    front = [shown[k] for k in pareto_front([(ms, iou) for _, ms, iou in shown])]
-    body += _steps([(axis.at(ms), y(iou)) for _, ms, iou in front])
-    for entry, ms, iou in reversed(shown):  # the first contender is drawn last, on top
-        label = f"{entry.name}: p90 {figure(ms)} ms, IoU {iou:.4f}"
-        body += (
-            f'<g><title>{escape(label)}</title><circle class="{_side(entry)} ring" cx="{axis.at(ms)}%" '
-            f'cy="{y(iou)}" r="10"/><text class="number" x="{axis.at(ms)}%" y="{y(iou) + 4}" '
-            f'text-anchor="middle">{numbers[entry.name]}</text></g>'
-        )
-    body += axis.labels(height + 18)
-    on_front = {entry.name for entry, *_ in front}
-    legend = "".join(
-        f'<li class="{"front" if e.name in on_front else ""}"><b>{numbers[e.name]}</b> {escape(e.name)} '
-        f"<small>{figure(ms)} ms, {iou:.4f}</small></li>"
-        for e, ms, iou in shown
-    )
-    return (
-        f'<div class="pareto">{_svg(height + 24, body, "IoU against p90")}</div>'
-        f'<div class="caption">p90 in ms, logarithmic; IoU upwards; the line joins those that no other '
-        f'beats in both (bold below)</div><ul class="names">{legend}</ul>'
-    )
-
-
-def _iou(entry: Entry, data: str) -> float | None:
-    return next((a.foreground_iou for a in entry.accuracy if a.data == data), None)
-
-
-def _horizontal_grid(low: float, high: float, y: Callable[[float], float]) -> str:
-    step = next(s for s in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / s <= 8)
-    first = math.ceil(low / step)
-    lines = []
-    for k in range(first, math.floor(high / step) + 1):
-        lines.append(f'<line class="grid" x1="0" x2="100%" y1="{y(k * step)}" y2="{y(k * step)}"/>')
-        lines.append(f'<text class="tick" x="2" y="{y(k * step) - 3}">{k * step:.3g}</text>')
-    return "".join(lines)
-
-
-def _steps(points: Sequence[tuple[float, float]]) -> str:
-    """From each point to the right, then up to the next: what can be had within a time."""
-    lines = []
-    for (x0, y0), (x1, y1) in zip(points, [*points[1:], (100.0, points[-1][1])], strict=True):
-        lines.append(f'<line class="frontier" x1="{x0}%" x2="{x1}%" y1="{y0}" y2="{y0}"/>')
-        lines.append(f'<line class="frontier" x1="{x1}%" x2="{x1}%" y1="{y0}" y2="{y1}"/>')
-    return "".join(lines)
 
 
 # -- frames a second -------------------------------------------------------------------------------
@@ -277,10 +209,10 @@ def fps_bars(results: Sequence[Result]) -> str:
                 parts.append(_row(numbers[entry.name], entry, "", "–"))
                 continue
             bar = (
-                f'<rect class="{_side(entry)}" x="0" width="{100 * entry.fps / most:.3f}%" y="5" height="18" '
+                f'<rect class="{side(entry)}" x="0" width="{100 * entry.fps / most:.3f}%" y="5" height="18" '
                 f'rx="2"><title>{figure(entry.fps, 1)} frames a second</title></rect>'
             )
-            plot = _svg(28, bar, f"{entry.name}: {figure(entry.fps, 1)} FPS")
+            plot = svg(28, bar, f"{entry.name}: {figure(entry.fps, 1)} FPS")
             parts.append(_row(numbers[entry.name], entry, plot, figure(entry.fps, 1)))
     return "".join(parts)
 

@@ -119,7 +119,7 @@ def circumstances(result: Result) -> list[tuple[str, str]]:
         *_machine(result.machine),
         *_conditions(result.conditions),
         ("scenario", _scenario(result)),
-        ("used", "; ".join(_used(e) for e in measured(result))),
+        *(("used", _used(e)) for e in measured(result)),
         ("measured", result.created),
     ]
 

@@ -11,6 +11,7 @@ import pytest
 
 from edge_deeplab.bench import plots, tables
 from edge_deeplab.bench.page import page
+from edge_deeplab.bench.plot_pareto import RADIUS, pareto_front, spread
 from edge_deeplab.bench.record import Entry, Machine, Result, Stream, Summary
 from tests.bench.conftest import make_entry, make_result
 
@@ -139,9 +140,29 @@ def test_pareto_front_against_brute_force(rng: np.random.Generator) -> None:
     def beaten(p: tuple[float, float]) -> bool:
         return any(o != p and o[0] <= p[0] and o[1] >= p[1] for o in points)
 
-    front = [points[k] for k in plots.pareto_front(points)]
+    front = [points[k] for k in pareto_front(points)]
     assert set(front) == {p for p in points if not beaten(p)}
     assert front == sorted(front)
+
+
+def test_numbers_of_points_do_not_lie_on_each_other(rng: np.random.Generator) -> None:
+    alike = [(100.0, 60.0)] * 6
+    points = [*alike, *((float(x), float(y)) for x, y in rng.uniform((0, 10), (320, 300), (20, 2)))]
+    placed = spread(points)
+    assert [x for x, _ in placed] == [x for x, _ in points]
+    assert placed[0] == points[0]
+    gaps = [np.hypot(a[0] - b[0], a[1] - b[1]) for k, a in enumerate(placed) for b in placed[:k]]
+    assert min(gaps) >= 2 * RADIUS
+
+
+def test_a_bar_that_would_hide_the_others_is_cut() -> None:
+    fast = [make_entry(f"m{k}", [[8.0] * 5] * 4) for k in range(3)]
+    slow = make_entry("slow", [[300.0] * 5] * 4)
+    text = plots.stage_bars(make_result(*fast, slow))
+    ends = [float(x) + float(w) for x, w in re.findall(r'x="([\d.]+)%" width="([\d.]+)%"', text)]
+    assert max(ends) <= 100.001
+    assert ends[2] == pytest.approx(100, abs=0.1)
+    assert text.count("»") == 1
 
 
 def test_a_tool_that_knows_inference_alone() -> None:

@@ -22,7 +22,7 @@ from tests.docs.running import Outcome, check
 def say(outcome: Outcome) -> None:
     """One line for a block."""
     block = outcome.block
-    verdict = "FAILED" if outcome.problem else block.how
+    verdict = "FAILED" if outcome.problem else outcome.absent or block.how
     reason = f" ({block.why})" if block.why else ""
     print(f"{block}  {block.language}  {verdict}{reason}  {outcome.seconds:.1f} s", flush=True)
     if outcome.problem:

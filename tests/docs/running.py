@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -50,13 +51,25 @@ class Broken(Exception):
     """What a reader would run into."""
 
 
+class Absent(Exception):
+    """A program that is no part of the project, such as curl, is not installed here."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a block: how it was checked, seconds, and what is wrong with it, if anything."""
+    """What became of a block.
+
+    Attributes:
+        block: Says how it was checked.
+        seconds: What that took.
+        problem: What is wrong with it, if anything.
+        absent: A program that would have been needed, where it is not installed.
+    """
 
     block: Block
     seconds: float
     problem: str = ""
+    absent: str = ""
 
 
 def check(path: Path, made: Install, *, say: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
@@ -66,12 +79,14 @@ def check(path: Path, made: Install, *, say: Callable[[Outcome], None] = lambda 
     outcomes = []
     for block in blocks(path):
         begin = time.monotonic()
-        problem = ""
+        problem = absent = ""
         try:
             check_block(block, made, _folder(block, made, work))
         except Broken as error:
             problem = f"{block} ({block.how}): {error}"
-        outcomes.append(Outcome(block, time.monotonic() - begin, problem))
+        except Absent as error:
+            absent = str(error)
+        outcomes.append(Outcome(block, time.monotonic() - begin, problem, absent))
         say(outcomes[-1])
     return outcomes
 
@@ -81,7 +96,12 @@ def check_block(block: Block, made: Install, folder: Path) -> None:
 
     Raises:
         Broken: A reader who copies it would be stuck.
+        Absent: curl, for example, is not installed here.
     """
+    if block.language == "sh" and block.how in ("run", "started"):
+        for program in {command.split()[0] for command in block.commands} & {"curl", "openssl"}:
+            if shutil.which(program) is None:
+                raise Absent(f"{program} is not installed here")
     if block.how != "not run":
         CHECKS[block.how, block.language](block, made, folder)
         _check_extras(block, made)

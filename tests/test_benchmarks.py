@@ -23,6 +23,8 @@ SCRIPTS = (
     "training_step",
     "architectures",
     "aarch64",
+    "web_demo",
+    "web_pictures",
     "exports",
     "random_checkpoint",
     "soak",

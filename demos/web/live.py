@@ -4,7 +4,7 @@ The page sends, as text, ``{"type": "restart", "smooth": bool, "refine": bool}``
 stream (see :class:`~edge_deeplab.matte.Matte`), and as binary frames: a number (uint32), the time in
 milliseconds at which it was taken (float64), both little-endian, then a JPEG. It gets:
 
-- first, as text, ``{"type": "hello", "contract": JSON, "title": …}``;
+- first, as text, ``{"type": "hello", "contract": JSON, "title": …, "most": {"bytes": …, "pixels": …}}``;
 - per frame, binary: the number, milliseconds of preprocess, inference and postprocess (three float32,
   little-endian), then a gray PNG at the frame's size, the alpha;
 - ``{"type": "dropped", "ids": […]}`` for frames whose place a newer one took;
@@ -122,6 +122,7 @@ class Live:
                 "type": "hello",
                 "contract": self.model.contract.to_json(),
                 "title": f"{self.title} ({self.details})",
+                "most": {"bytes": MOST_BYTES, "pixels": MOST_PIXELS},
             }
             await socket.send_text(json.dumps(hello))
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,7 @@
  * whoever installs the package needs npm or a network. `make web` runs it after `npm ci`.
  *
  * WASM files are stored gzipped, as they are sent. manifest.json holds the SHA-256 of every file as npm
- * delivers it; tests/demos/test_web_files.py compares.
+ * delivers it; tests/demos/web/test_files.py compares.
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -21,6 +21,9 @@ const FILES = [
   'ort-wasm-simd-threaded.asyncify.wasm',
 ];
 
+// Not in npm's package: from the project's repository, by hand.
+const LICENCES = ['LICENSE', 'ThirdPartyNotices.txt'];
+
 const from = new URL(`./node_modules/${NAME}/`, import.meta.url);
 const to = new URL(`../page/vendor/${NAME}/`, import.meta.url);
 const { version } = JSON.parse(readFileSync(new URL('package.json', from), 'utf8'));
@@ -29,12 +32,14 @@ const { integrity } = lock.packages[`node_modules/${NAME}`];
 
 mkdirSync(to, { recursive: true });
 const sha256 = {};
+const hash = (bytes) => createHash('sha256').update(bytes).digest('hex');
 for (const file of FILES) {
   const bytes = readFileSync(new URL(`dist/${file}`, from));
-  sha256[file] = createHash('sha256').update(bytes).digest('hex');
+  sha256[file] = hash(bytes);
   const wasm = file.endsWith('.wasm');
   writeFileSync(new URL(wasm ? `${file}.gz` : file, to), wasm ? gzipSync(bytes, { level: 9 }) : bytes);
 }
-const manifest = { package: NAME, version, integrity, sha256 };
+const licences = Object.fromEntries(LICENCES.map((file) => [file, hash(readFileSync(new URL(file, to)))]));
+const manifest = { package: NAME, version, integrity, sha256, licences };
 writeFileSync(new URL('manifest.json', to), `${JSON.stringify(manifest, null, 2)}\n`);
 console.log(`${NAME} ${version}: ${FILES.length} files in ${to.pathname}`);

@@ -25,6 +25,8 @@ import { MATTE, MEAN, MOST_REACH, SHRINK, VIEWS } from './shaders.js';
 const SMALL = 240; // long side of the pictures that are blurred
 const BAND = 1 / 48; // radius in which colours are gathered at an edge, of the long side
 
+const MOST_WIDTH = 4096; // of the canvas: more than this not every graphics device can draw
+
 const LIGHT = 10; // long side of the backdrop's mipmap whose pixels are as wide as the blur of its light
 
 // Weights by alpha: slope, offset, least.
@@ -108,14 +110,17 @@ export class Compositor {
   draw(look) {
     const { frame, canvas } = this;
     if (!frame) return;
-    const width = look.beside ? 2 * frame.width : frame.width;
-    if (canvas.width !== width || canvas.height !== frame.height) {
-      canvas.width = width;
-      canvas.height = frame.height;
+    const count = look.beside ? 2 : 1;
+    const factor = Math.min(1, MOST_WIDTH / (count * frame.width));
+    const width = Math.round(frame.width * factor);
+    const height = Math.round(frame.height * factor);
+    if (canvas.width !== count * width || canvas.height !== height) {
+      canvas.width = count * width;
+      canvas.height = height;
     }
     this.gather(frame, look);
-    if (look.beside) this.compose('camera', frame, look, 0);
-    this.compose(look.effect, frame, look, look.beside ? frame.width : 0);
+    if (look.beside) this.compose('camera', frame, look, { left: 0, width, height });
+    this.compose(look.effect, frame, look, { left: (count - 1) * width, width, height });
   }
 
   /**
@@ -165,14 +170,14 @@ export class Compositor {
    * @param {string} view A key of VIEWS.
    * @param {Held} frame
    * @param {Look} look
-   * @param {number} left Where on the canvas it begins, in pixels.
+   * @param {import('./graphics.js').Part} part Of the canvas.
    */
-  compose(view, frame, look, left) {
+  compose(view, frame, look, part) {
     if (view === 'replace') this.useBackdrop(look.backdrop);
     const { width, height } = this.shownBackdrop;
     const aspect = width / height / (frame.width / frame.height);
     this.graphics.draw(
-      { left, width: frame.width, height: frame.height },
+      part,
       VIEWS[view],
       {
         // The canvas's rows run upwards, the pictures' downwards.

@@ -1,5 +1,6 @@
 /** What the server says about itself, and the token that it may ask for. */
 import { UserError } from './errors.js';
+import { keep, recall } from './storage.js';
 
 /**
  * @typedef {object} Config
@@ -17,10 +18,10 @@ import { UserError } from './errors.js';
 export function takeToken() {
   const token = new URLSearchParams(location.hash.slice(1)).get('token');
   if (token) {
-    sessionStorage.setItem('token', token);
+    keep('sessionStorage', 'token', token);
     history.replaceState(null, '', location.pathname);
   }
-  return sessionStorage.getItem('token');
+  return token ?? recall('sessionStorage', 'token');
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 import { parseContract } from './contract.js';
 import { UserError } from './errors.js';
+import { within } from './sources.js';
 
 /** @typedef {import('./contract.js').Contract} Contract */
 /** @typedef {import('./matte.js').Lines} Lines */
@@ -43,8 +44,23 @@ const MOST_THREADS = 4;
 
 /** WASM threads share memory, which browsers allow to isolated pages only. */
 export function threadsHere() {
-  const shared = self.crossOriginIsolated && typeof SharedArrayBuffer !== 'undefined';
-  return shared ? Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1)) : 1;
+  if (whyOneThread()) return 1;
+  return Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1));
+}
+
+/** Why WASM cannot have threads here, in words; '' where it can. */
+export function whyOneThread() {
+  const slower = 'Everything works, but slower.';
+  if (!self.crossOriginIsolated) {
+    return (
+      'WASM runs on one thread: this page did not come with the headers (COOP, COEP) that browsers ask for before ' +
+      `they share memory between threads. ${slower}`
+    );
+  }
+  if (typeof SharedArrayBuffer === 'undefined') {
+    return `WASM runs on one thread: this browser shares no memory between threads. ${slower}`;
+  }
+  return '';
 }
 
 /** Whether this browser really has a WebGPU device to give. */
@@ -166,7 +182,12 @@ export class BrowserEngine {
 }
 
 const PROTOCOL = 'edge-deeplab.1';
-const JPEG_QUALITY = 0.92;
+/** Best first; the next one is tried where a frame has more bytes than the server takes. */
+const JPEG_QUALITIES = [0.92, 0.75, 0.5];
+
+const HEADER_BYTES = 12; // number and time of a frame
+
+/** What the server takes at most. @typedef {{bytes: number, pixels: number}} Limits */
 
 /**
  * The model in the Python process: frames go out as JPEG, alpha comes back as PNG (demos/web/live.py).
@@ -176,12 +197,14 @@ export class ServerEngine {
    * @param {WebSocket} socket
    * @param {Contract} contract
    * @param {string} title
+   * @param {Limits} most
    * @param {Pending<ArrayBuffer | null>} pending
    */
-  constructor(socket, contract, title, pending) {
+  constructor(socket, contract, title, most, pending) {
     this.socket = socket;
     this.contract = contract;
     this.title = title;
+    this.most = most;
     this.pending = pending;
     this.depth = 2; // one on its way while the other is worked on
     this.canvas = new OffscreenCanvas(1, 1);
@@ -211,7 +234,7 @@ export class ServerEngine {
         }
         const message = JSON.parse(data);
         if (message.type === 'hello') {
-          engine = new ServerEngine(socket, parseContract(message.contract), message.title, pending);
+          engine = new ServerEngine(socket, parseContract(message.contract), message.title, message.most, pending);
           resolve(engine);
         } else if (message.type === 'dropped') {
           for (const id of message.ids) pending.take(id)?.resolve(null);
@@ -247,7 +270,7 @@ export class ServerEngine {
     const picture = await this.jpeg(bitmap);
     const answer = await this.pending.request((id) => {
       if (this.socket.readyState !== WebSocket.OPEN) throw new UserError('The connection to the server was lost.');
-      const header = new DataView(new ArrayBuffer(12));
+      const header = new DataView(new ArrayBuffer(HEADER_BYTES));
       header.setUint32(0, id, true);
       header.setFloat64(4, at, true);
       this.socket.send(new Blob([header, picture]));
@@ -262,13 +285,22 @@ export class ServerEngine {
     return { matte, times: { prepare, network, finish } };
   }
 
-  /** @param {ImageBitmap} bitmap */
-  jpeg(bitmap) {
-    this.canvas.width = bitmap.width;
-    this.canvas.height = bitmap.height;
-    this.canvas.getContext('2d', { alpha: false })?.drawImage(bitmap, 0, 0);
+  /**
+   * A frame as the server takes it; its alpha comes back as small, and is enlarged when it is drawn.
+   * @param {ImageBitmap} bitmap
+   */
+  async jpeg(bitmap) {
+    const { width, height } = within(bitmap, this.most.pixels);
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.canvas.getContext('2d', { alpha: false })?.drawImage(bitmap, 0, 0, width, height);
     bitmap.close();
-    return this.canvas.convertToBlob({ type: 'image/jpeg', quality: JPEG_QUALITY });
+    let picture = new Blob();
+    for (const quality of JPEG_QUALITIES) {
+      picture = await this.canvas.convertToBlob({ type: 'image/jpeg', quality });
+      if (picture.size + HEADER_BYTES <= this.most.bytes) break;
+    }
+    return picture;
   }
 
   close() {

@@ -1,17 +1,20 @@
 /** The page: ties the controls to the source, the engine and the compositor. */
 import { paintBackdrop } from './backdrops.js';
 import { Compositor } from './compositor.js';
-import { BrowserEngine, ServerEngine, hasWebGpu, threadsHere } from './engines.js';
+import { BrowserEngine, ServerEngine, hasWebGpu, threadsHere, whyOneThread } from './engines.js';
 import { UserError, wordsOf } from './errors.js';
 import { Pipeline } from './pipeline.js';
 import { decodePicture, decodeVideo, listCameras, openCamera, openFile } from './sources.js';
 import { loadConfig, takeToken } from './config.js';
-import { controls, element, fillSelect, onKeys, remember, showFigures, showState } from './ui.js';
+import { controls, element, fillSelect, onFile, onKeys, remember, showFigures, showHint, showState } from './ui.js';
 
 /** @typedef {import('./engines.js').Engine} Engine */
 /** @typedef {import('./sources.js').Source} Source */
 
 const FIGURES_EVERY_MS = 500;
+
+/** The same keys as in the window of `edge-deeplab demo webcam` (demos/options.py), and digits. */
+const MODE_KEYS = { b: 'blur', r: 'replace', c: 'cutout', m: 'mask', s: 'side' };
 
 class App {
   /** @param {import('./config.js').Config} config @param {string | null} token */
@@ -31,6 +34,10 @@ class App {
     /** @type {TexImageSource} */
     this.backdrop = paintBackdrop('dusk');
     this.form = controls();
+    /** Chosen for this browser; the server has its own. */
+    this.model = config.model;
+    /** Why WebGPU did not work, in words. */
+    this.noWebGpu = '';
     /** Shown beside the camera's picture: the mode before. @type {import('./compositor.js').Effect} */
     this.effect = 'blur';
   }
@@ -44,6 +51,7 @@ class App {
     this.pipeline?.stop();
     const opening = this.openEngine(model, backend);
     this.engine = opening;
+    showHint(backend === 'wasm' ? this.noWebGpu + whyOneThread() : '');
     before?.then((engine) => engine.close(), () => {});
     if (this.source) showState(null, `Loading ${model}\u2026`);
     else showState('welcome', '');
@@ -84,10 +92,9 @@ class App {
       this.fail(error);
       return;
     }
+    this.noWebGpu = `WebGPU did not work here (${wordsOf(error)}), so WASM is used. `;
     this.form.set('backend', 'wasm');
     this.loadEngine();
-    element('threads-hint').hidden = false;
-    element('threads-hint').textContent = `WebGPU did not work here (${wordsOf(error)}), so WASM is used.`;
   }
 
   // -- source ------------------------------------------------------------------------------------
@@ -124,9 +131,14 @@ class App {
         height: Number(height),
         onEnded: (message) => this.fail(new UserError(message)),
       });
-      fillSelect('camera', [['', 'Default'], ...(await listCameras()).map(cameraEntry)], camera);
+      await this.fillCameras();
       return source;
     });
+  }
+
+  async fillCameras() {
+    const { camera } = this.form.values();
+    fillSelect('camera', [['', 'Default'], ...(await listCameras())], camera);
   }
 
   endSource() {
@@ -139,6 +151,7 @@ class App {
 
   stop() {
     this.endSource();
+    element('screen').style.aspectRatio = '';
     showState('welcome', '');
     showFigures(null);
   }
@@ -170,8 +183,15 @@ class App {
       blur: Number(blur),
       backdrop: this.backdrop,
     });
+    this.fitScreen();
     showState('live', '');
     this.canvas.setAttribute('aria-label', `${this.source?.name ?? 'Picture'}, shown as: ${this.form.modeName()}`);
+  }
+
+  /** The screen has the frame's shape, also side by side: the controls under it stay where they are. */
+  fitScreen() {
+    const { width, height } = this.compositor.frame ?? { width: 4, height: 3 };
+    element('screen').style.aspectRatio = `${width} / ${height}`;
   }
 
   redraw() {
@@ -219,16 +239,15 @@ class App {
       backends.push(['wasm', `WASM, ${threads} thread${threads > 1 ? 's' : ''}`]);
       if (await hasWebGpu()) backends.push(['webgpu', 'WebGPU']);
     }
-    fillSelect('model', models.map(({ name }) => [name, name]), this.config.model);
     fillSelect('backend', backends, backends[0][0]);
     this.form.restore();
-    if (threadsHere() === 1 && !self.crossOriginIsolated) {
-      element('threads-hint').hidden = false;
-      element('threads-hint').textContent =
-        'WASM runs on one thread: this page did not come with the headers (COOP, COEP) that browsers ask for ' +
-        'before they share memory between threads. Everything works, but slower.';
-    }
     this.changed('');
+  }
+
+  /** @param {string} backend */
+  fillModels(backend) {
+    const names = backend === 'server' ? [this.config.model] : this.config.models.map(({ name }) => name);
+    fillSelect('model', names.map((name) => [name, name]), backend === 'server' ? this.config.model : this.model);
   }
 
   /** @param {string} name Of the control that changed. */
@@ -236,6 +255,9 @@ class App {
     const { mode, backend, backdrop, color } = this.form.values();
     if (mode !== 'side') this.effect = mode;
     element('screen').dataset.mode = mode;
+    if (name === 'model') this.model = this.form.values().model;
+    if (name === '' || name === 'backend') this.fillModels(backend);
+    if (name === 'backend') this.noWebGpu = '';
     this.form.showFor(this.effect, backend);
     const local = backend !== 'server';
     const promise = local
@@ -275,14 +297,18 @@ class App {
     onFile('backdrop-file', (file) => this.useBackdropFile(file));
     onKeys({
       ' ': () => this.pause(),
-      s: () => this.save(),
-      m: () => this.form.toggle('mirror'),
-      1: () => this.form.choose('mode', 0),
-      2: () => this.form.choose('mode', 1),
-      3: () => this.form.choose('mode', 2),
-      4: () => this.form.choose('mode', 3),
-      5: () => this.form.choose('mode', 4),
+      p: () => this.save(),
+      f: () => this.form.toggle('mirror'),
+      t: () => this.form.toggle('smooth'),
+      e: () => this.form.toggle('refine'),
+      ...Object.fromEntries(
+        Object.entries(MODE_KEYS).flatMap(([key, mode], index) => {
+          const choose = () => this.form.choose('mode', mode);
+          return [[key, choose], [index + 1, choose]];
+        }),
+      ),
     });
+    navigator.mediaDevices?.addEventListener('devicechange', () => this.source?.live && this.fillCameras());
     this.canvas.addEventListener('webglcontextlost', (event) => event.preventDefault());
     this.canvas.addEventListener('webglcontextrestored', () => {
       this.compositor = new Compositor(this.canvas);
@@ -297,28 +323,6 @@ function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/**
- * @param {string} id Of a file input.
- * @param {(file: File) => void} use
- */
-function onFile(id, use) {
-  const input = /** @type {HTMLInputElement} */ (element(id));
-  input.onchange = () => {
-    const file = input.files?.[0];
-    input.value = ''; // the same file may be chosen again
-    if (file) use(file);
-  };
-}
-
-/**
- * @param {MediaDeviceInfo} device
- * @param {number} index
- * @returns {[string, string]}
- */
-function cameraEntry({ deviceId, label }, index) {
-  return [deviceId, label || `Camera ${index + 1}`];
-}
-
 try {
   const token = takeToken();
   const config = await loadConfig(token);
@@ -329,6 +333,9 @@ try {
   app.loadEngine();
 } catch (error) {
   element('problem-text').textContent = wordsOf(error);
-  element('problem-buttons').hidden = true; // nothing to try again without a working page
+  // Without a working page there is nothing to show; from the beginning it may work.
+  element('problem-open').hidden = true;
+  element('retry').textContent = 'Load the page again';
+  element('retry').onclick = () => location.reload();
   showState('problem', '');
 }

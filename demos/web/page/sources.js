@@ -14,6 +14,10 @@ const CAMERA_FAILURES = {
   OverconstrainedError: 'The chosen camera is gone. Choose another one.',
 };
 
+/** A frame has at most the pixels of 4K, and sides that every graphics device takes; larger ones are shrunk. */
+const MOST_PIXELS = 3840 * 2160;
+const MOST_SIDE = 4096;
+
 /**
  * A stream of frames.
  * @typedef {object} Source
@@ -24,10 +28,12 @@ const CAMERA_FAILURES = {
  * @property {() => void} stop
  */
 
-/** @returns {Promise<MediaDeviceInfo[]>} Cameras; without names until one was allowed. */
+/** @returns {Promise<[string, string][]>} Ids and names of the cameras; browsers tell them once one was allowed. */
 export async function listCameras() {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
-  return devices.filter(({ kind }) => kind === 'videoinput');
+  return devices
+    .filter(({ kind }) => kind === 'videoinput')
+    .map(({ deviceId, label }, index) => [deviceId, label || `Camera ${index + 1}`]);
 }
 
 /**
@@ -80,7 +86,7 @@ export async function openFile(file) {
  */
 export async function decodePicture(file) {
   try {
-    return await createImageBitmap(file);
+    return await shrunk(await createImageBitmap(file));
   } catch {
     throw new UserError(`${file.name} is not a picture that this browser can read.`);
   }
@@ -100,7 +106,33 @@ export async function decodeVideo(file) {
     URL.revokeObjectURL(video.src);
     throw new UserError(`${file.name} is not a video that this browser can play.`);
   }
+  if (!video.videoWidth) {
+    URL.revokeObjectURL(video.src);
+    throw new UserError(`${file.name} holds sound, but no pictures.`);
+  }
   return video;
+}
+
+/**
+ * The size of a picture with at most so many pixels and the same aspect ratio.
+ * @param {{width: number, height: number}} picture
+ * @param {number} mostPixels
+ */
+export function within({ width, height }, mostPixels) {
+  const factor = Math.min(1, MOST_SIDE / Math.max(width, height), Math.sqrt(mostPixels / (width * height)));
+  return { width: Math.max(1, Math.floor(width * factor)), height: Math.max(1, Math.floor(height * factor)) };
+}
+
+/**
+ * @param {ImageBitmap} bitmap
+ * @returns {Promise<ImageBitmap>} The same one, or one with at most MOST_PIXELS in its place.
+ */
+async function shrunk(bitmap) {
+  const { width, height } = within(bitmap, MOST_PIXELS);
+  if (width === bitmap.width && height === bitmap.height) return bitmap;
+  const smaller = await createImageBitmap(bitmap, { resizeWidth: width, resizeHeight: height, resizeQuality: 'high' });
+  bitmap.close();
+  return smaller;
 }
 
 function quietVideo() {
@@ -148,7 +180,7 @@ function videoSource(video, name, live, release) {
     start(onFrame) {
       listener = onFrame;
     },
-    grab: () => createImageBitmap(video),
+    grab: async () => shrunk(await createImageBitmap(video)),
     stop() {
       running = false;
       video.pause();

@@ -1,4 +1,5 @@
 /** Reading and writing the page's elements. */
+import { keep, recall } from './storage.js';
 
 /** @typedef {import('./compositor.js').Effect | 'side'} Mode */
 /** @typedef {import('./pipeline.js').Figures} Figures */
@@ -41,7 +42,7 @@ export function controls() {
     values() {
       const entries = Object.fromEntries(new FormData(form));
       for (const name of ['mirror', 'smooth', 'refine']) entries[name] = named(name).checked;
-      return /** @type {any} */ (entries);
+      return /** @type {any} */ ({ ...entries, model: named('model').value }); // left out while disabled
     },
 
     /** @param {string} name @param {string | boolean} value */
@@ -56,9 +57,9 @@ export function controls() {
       listener(name);
     },
 
-    /** @param {string} name Of radio buttons. @param {number} index */
-    choose(name, index) {
-      named(name)[index].checked = true;
+    /** @param {string} name Of radio buttons. @param {string} value */
+    choose(name, value) {
+      named(name).value = value;
       listener(name);
     },
 
@@ -84,10 +85,15 @@ export function controls() {
       named('model').disabled = backend === 'server'; // the server has loaded its one model
     },
 
-    /** Settings of the last visit. */
+    /** Settings of the last visit; what another version stored may mean nothing here. */
     restore() {
-      const stored = JSON.parse(localStorage.getItem(STORE) ?? '{}');
-      for (const name of REMEMBERED) if (typeof stored[name] === 'string') self.set(name, stored[name]);
+      /** @type {[string, string][]} */
+      const stored = [...new URLSearchParams(recall('localStorage', STORE) ?? '')].filter(([name]) => REMEMBERED.includes(name));
+      for (const [name, value] of stored) {
+        const before = named(name).value;
+        self.set(name, value);
+        if (named(name).value !== value) self.set(name, before);
+      }
     },
   };
   return self;
@@ -96,7 +102,7 @@ export function controls() {
 /** @param {Values} values */
 export function remember(values) {
   const entries = Object.entries(values).filter(([name]) => REMEMBERED.includes(name));
-  localStorage.setItem(STORE, JSON.stringify(Object.fromEntries(entries)));
+  keep('localStorage', STORE, new URLSearchParams(/** @type {[string, string][]} */ (entries)).toString());
 }
 
 /**
@@ -124,6 +130,12 @@ export function showState(state, busy) {
   }
 }
 
+/** @param {string} text What the visitor should know of the choice of engine; '' for nothing. */
+export function showHint(text) {
+  element('engine-hint').hidden = text === '';
+  element('engine-hint').textContent = text;
+}
+
 /** @param {Figures | null} figures */
 export function showFigures(figures) {
   const ms = (/** @type {number} */ value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
@@ -135,6 +147,19 @@ export function showFigures(figures) {
     dropped: figures && String(figures.dropped),
   };
   for (const [id, text] of Object.entries(shown)) element(id).textContent = text ?? '\u2013';
+}
+
+/**
+ * @param {string} id Of a file input.
+ * @param {(file: File) => void} use
+ */
+export function onFile(id, use) {
+  const input = /** @type {HTMLInputElement} */ (element(id));
+  input.onchange = () => {
+    const file = input.files?.[0];
+    input.value = ''; // the same file may be chosen again
+    if (file) use(file);
+  };
 }
 
 /**

@@ -24,6 +24,16 @@ const BUILDS = {
 };
 const FOLDER = new URL('./vendor/onnxruntime-web/', import.meta.url).href;
 
+/**
+ * The smallest module with a SIMD instruction: () => v128, `i8x16.splat(0)`. ONNX Runtime Web has no build without.
+ */
+const SIMD = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, // magic, version
+  1, 5, 1, 96, 0, 1, 123, // a type: no parameters, a v128
+  3, 2, 1, 0, // a function of it
+  10, 8, 1, 6, 0, 65, 0, 253, 15, 11, // i32.const 0, i8x16.splat, end
+]);
+
 class Model {
   /**
    * @param {Ort} ort
@@ -46,6 +56,12 @@ class Model {
   static async open({ url, headers, backend, threads }) {
     const bytes = await download(url, headers);
     const contract = contractOf(bytes);
+    if (typeof WebAssembly === 'undefined' || !WebAssembly.validate(SIMD)) {
+      throw new UserError(
+        'This browser does not run WebAssembly with SIMD, which the model needs. Update the browser, allow it (a ' +
+          'lockdown mode turns it off), or start the demo with --server-runtime.',
+      );
+    }
     const build = BUILDS[backend];
     /** @type {Ort} */
     const ort = await import(FOLDER + build.module);

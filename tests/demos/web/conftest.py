@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.demos.web.support import HELPERS, clips, served
+from tests.demos.web.support import clips, served
 
 from fake_camera import camera_flags, chromium, moving_sample, read_film, write_y4m  # isort: skip  (support makes it found)
+from web_page import HELPERS, open_bare  # isort: skip
 
 FLAGS = (
     "--no-sandbox",  # containers often forbid what the sandbox needs
@@ -82,8 +83,7 @@ class Visit:
 
     def open_bare(self, address: str) -> None:
         """The page without what it does by itself: its modules are there to be imported."""
-        self.page.route("**/main.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
-        self.page.goto(address)
+        open_bare(self.page, address)
 
     def state(self, wanted: str, *, seconds: float = 60) -> None:
         """Wait until the picture's area shows ``live``, ``problem`` …"""

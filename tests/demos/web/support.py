@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edge_deeplab.imaging import Frame, Labels
 
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "benchmarks"))  # whose camera these tests use, too
+
+from web_page import packed, unpacked  # noqa: E402  isort: skip
+
 SHARED_VIDEOS = ROOT.parent / "shared" / "video"
 
 
@@ -73,33 +74,6 @@ def rgba(frame: Frame) -> dict[str, Any]:
     pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGBA)
     return {"width": frame.shape[1], "height": frame.shape[0], "bytes": packed(pixels)}
 
-
-def packed(array: NDArray[Any]) -> str:
-    """An array's bytes for a message to the browser."""
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-
-def unpacked(text: str, dtype: Any = np.uint8) -> NDArray[Any]:
-    """The other way round; flat."""
-    return np.frombuffer(base64.b64decode(text), dtype)
-
-
-HELPERS = """
-window.unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-window.pack = (array) => {
-  const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-  let text = '';
-  for (let at = 0; at < bytes.length; at += 32768) {
-    text += String.fromCharCode(...bytes.subarray(at, at + 32768));
-  }
-  return btoa(text);
-};
-window.bitmapOf = ({ width, height, bytes }) => {
-  const data = new ImageData(new Uint8ClampedArray(unpack(bytes).buffer), width, height);
-  return createImageBitmap(data, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
-};
-"""
-"""Ways for pixels in and out; put into every page that a test opens."""
 
 SEGMENT = """
 async ({ open, quality, effect, frames }) => {

@@ -17,10 +17,11 @@ from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import InputContract
 from tests.demos.web.conftest import MakeVisit
-from tests.demos.web.support import ROOT, alphas, clips, packed, rgba, served, shown_by, unpacked
+from tests.demos.web.support import ROOT, alphas, clips, rgba, served, shown_by
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
 from fake_camera import SAMPLE, moving_sample, read_film  # isort: skip
+from web_page import agreement as agreement_of_camera, packed, unpacked  # isort: skip
 
 PAGE = ROOT / "demos" / "web" / "page"
 
@@ -72,50 +73,20 @@ def test_frames_of_a_film_have_the_masks_that_python_gives_them(page: Any, site:
     assert agreement(page, read_film(clip, 2, every=30), site, backend="wasm", threads=1) >= AGREEMENT
 
 
-LIVE = """
-async ({ url, count }) => {
-  const { BrowserEngine } = await import('/engines.js');
-  const { openCamera } = await import('/sources.js');
-  const { Compositor } = await import('/compositor.js');
-  const compositor = new Compositor(new OffscreenCanvas(1, 1));
-  const engine = await BrowserEngine.open({ url, headers: {}, backend: 'wasm', threads: 1 });
-  engine.restart({ smooth: false, refine: false });
-  const camera = await openCamera({ deviceId: null, height: 480, onEnded: () => {} });
-  const answers = [];
-  while (answers.length < count) {
-    const bitmap = await camera.grab();
-    const { width, height } = bitmap;
-    const context = new OffscreenCanvas(width, height).getContext('2d');
-    context.drawImage(bitmap, 0, 0);
-    const seen = context.getImageData(0, 0, width, height).data;
-    const held = compositor.hold(bitmap);
-    const { matte } = await engine.segment(bitmap, performance.now());
-    compositor.show(held, matte);
-    compositor.draw({ effect: 'mask', beside: false, mirror: false, blur: 1 });
-    context.drawImage(compositor.canvas, 0, 0);
-    const alpha = context.getImageData(0, 0, width, height).data;
-    answers.push({ width, height, seen: pack(seen), alpha: pack(alpha) });
-  }
-  camera.stop();
-  engine.close();
-  return answers;
-}
-"""
-
-
-def test_frames_of_the_camera_have_the_masks_that_python_gives_them(visit: MakeVisit, site: str) -> None:
+@pytest.mark.parametrize("quality", [(False, False), (True, True)], ids=["network", "matte"])
+def test_frames_of_the_camera_have_the_masks_that_python_gives_them(
+    visit: MakeVisit, site: str, quality: tuple[bool, bool]
+) -> None:
     visitor = visit()
     visitor.open_bare(site)
-    answers = visitor.page.evaluate(LIVE, {"url": f"{site}/models/portrait.onnx", "count": 3})
+    smooth, refine = quality
     with open_model("portrait", threads=1) as runtime:
-        for answer in answers:
-            shape = answer["height"], answer["width"]
-            assert shape == (480, 640)
-            seen = unpacked(answer["seen"]).reshape(*shape, 4)[..., :3]
-            result = runtime.segment(np.ascontiguousarray(seen), channels="RGB")
-            alpha = unpacked(answer["alpha"]).reshape(*shape, 4)[..., 0]
-            assert ((alpha >= 128) == result.labels).mean() >= AGREEMENT
-            assert result.labels.mean() > 0.05, "the camera shows no person"
+        url = f"{site}/models/portrait.onnx"
+        shares, frames = agreement_of_camera(visitor.page, url, runtime, 4, smooth=smooth, refine=refine)
+    assert min(shares) >= AGREEMENT
+    for seen in frames:
+        assert seen.frame.shape == (480, 640, 3)
+        assert 0.02 < (seen.alpha >= 128).mean() < 0.98, "the frame shows no person, so it proves nothing"
     assert visitor.errors == []
 
 

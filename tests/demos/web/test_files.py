@@ -25,16 +25,16 @@ def test_the_files_are_those_that_npm_delivers() -> None:
     assert package["dependencies"] == {"onnxruntime-web": MANIFEST["version"]}
 
 
-@pytest.mark.parametrize("name", MANIFEST["sha256"])
+@pytest.mark.parametrize("name", [*MANIFEST["sha256"], *MANIFEST["licences"]])
 def test_a_file_is_unchanged(name: str) -> None:
     path = VENDOR / name
     data = path.read_bytes() if path.is_file() else gzip.decompress((VENDOR / f"{name}.gz").read_bytes())
-    assert hashlib.sha256(data).hexdigest() == MANIFEST["sha256"][name]
+    assert hashlib.sha256(data).hexdigest() == (MANIFEST["sha256"] | MANIFEST["licences"])[name]
 
 
 def test_nothing_else_lies_there() -> None:
     expected = {f"{name}.gz" if name.endswith(".wasm") else name for name in MANIFEST["sha256"]}
-    expected |= {"manifest.json", "LICENSE", "ThirdPartyNotices.txt"}
+    expected |= {"manifest.json", *MANIFEST["licences"]}
     assert {path.name for path in VENDOR.iterdir()} == expected
 
 
@@ -54,6 +54,16 @@ def test_every_file_that_is_named_is_there() -> None:
     for name in named:
         assert "://" not in name, "the page must need no network"
         assert (PAGE / name).is_file(), name
+
+
+def test_keys_are_those_of_the_window() -> None:
+    from edge_deeplab.demos.options import MODES, SIDE_BY_SIDE
+
+    text = (PAGE / "main.js").read_text(encoding="utf-8")
+    keys = dict(re.findall(r"(\w): '(\w+)'", text[text.index("const MODE_KEYS") :].partition("\n")[0]))
+    assert {key.upper(): mode for key, mode in keys.items()} == {
+        key: "side" if mode == SIDE_BY_SIDE else mode for mode, key in MODES.items()
+    }
 
 
 def test_swatches_show_the_backdrops() -> None:

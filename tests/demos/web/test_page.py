@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from edge_deeplab.imaging import Frame
 from tests.demos.web.conftest import Launch, MakeVisit, Visit
 from tests.demos.web.support import served
-from tests.runtimes.artefacts import toy_onnx
+from tests.runtimes.artefacts import picture, toy_contract, toy_onnx
 
 from fake_camera import SAMPLE  # isort: skip
 
@@ -95,7 +97,7 @@ def test_the_camera_is_mirrored_and_need_not_be(start: Start, tmp_path: Path) ->
     visitor.page.keyboard.press(" ")
     visitor.page.wait_for_timeout(500)
     mirrored = saved(visitor, tmp_path)[:, :640]
-    visitor.page.keyboard.press("m")
+    visitor.page.keyboard.press("f")
     plain = saved(visitor, tmp_path)[:, :640]
     assert np.abs(mirrored[:, ::-1].astype(int) - plain).max() <= 1
     assert np.abs(mirrored.astype(int) - plain).mean() > 2
@@ -165,6 +167,96 @@ def test_settings_are_kept_for_the_next_visit(start: Start) -> None:
     expect(visitor.page.get_by_label("Mask", exact=True)).to_be_checked()
 
 
+def test_settings_of_another_version_do_no_harm(visit: MakeVisit, toy: str) -> None:
+    visitor = visit()
+    stored = "mode=nonsense&height=9&blur=x&color=blue&mirror=on"
+    visitor.context.add_init_script(f"localStorage.setItem('edge-deeplab', '{stored}')")
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    assert visitor.page.get_by_label("Blur", exact=True).is_checked()
+    assert visitor.page.input_value("select[name=height]") == "480"
+    assert visitor.errors == []
+
+
+def test_a_browser_that_keeps_nothing(visit: MakeVisit, toy: str) -> None:
+    """With cookies blocked, already looking at the storage is an error."""
+    visitor = visit()
+    visitor.context.add_init_script(
+        """const get = () => { throw new DOMException('denied', 'SecurityError'); };
+        for (const area of ['localStorage', 'sessionStorage']) {
+          Object.defineProperty(window, area, { get });
+        }"""
+    )
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    visitor.page.keyboard.press("r")
+    assert visitor.errors == []
+
+
+def test_keys(start: Start) -> None:
+    visitor = start()
+    labels = {"b": "Blur", "r": "Replace", "c": "Cut-out", "m": "Mask", "s": "Side by side"}
+    for index, (key, label) in enumerate(labels.items(), start=1):
+        visitor.page.keyboard.press(key)
+        assert visitor.page.get_by_label(label, exact=True).is_checked()
+        visitor.page.keyboard.press(str(index % 5 + 1))
+        assert not visitor.page.get_by_label(label, exact=True).is_checked()
+    for key, label in {"f": "Mirror", "t": "Steady over time", "e": "Refine edges"}.items():
+        before = visitor.page.get_by_label(label).is_checked()
+        visitor.page.keyboard.press(key)
+        assert visitor.page.get_by_label(label).is_checked() is not before
+    with visitor.page.expect_download():
+        visitor.page.keyboard.press("p")
+    assert visitor.errors == []
+
+
+def test_a_picture_larger_than_any_screen(visit: MakeVisit, toy: str, tmp_path: Path) -> None:
+    """It is shrunk to what every graphics device can hold, and keeps its shape."""
+    path = tmp_path / "wide.png"
+    cv2.imwrite(str(path), picture(1500, 9000))
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    visitor.page.locator("#file").set_input_files(path)
+    visitor.state("live")
+    canvas = "(({ width, height }) => [width, height])(document.querySelector('canvas'))"
+    assert visitor.page.evaluate(canvas) == [4096, 682]
+    visitor.page.keyboard.press("s")
+    assert visitor.page.evaluate(canvas) == [4096, 341]
+    assert visitor.errors == []
+
+
+# -- models --------------------------------------------------------------------------------------
+
+
+def test_every_shipped_model_can_be_chosen(
+    visit: MakeVisit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is added to the folder needs no word of the page's."""
+    pytest.importorskip("starlette", reason="the extra `web` is not installed")
+    from edge_deeplab import zoo
+    from edge_deeplab.cli import parser
+    from edge_deeplab.demos.demo_web import _site
+
+    names = ("portrait", "portrait-nano", "portrait-open")
+    for name in names:
+        toy_onnx(tmp_path / f"{name}.onnx", toy_contract(name=name))
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    with served(_site(parser().parse_args(["demo", "web"]), None)) as address:
+        visitor = visit()
+        visitor.page.goto(address)
+        visitor.page.get_by_role("button", name="Start camera").click()
+        visitor.state("live")
+        options = visitor.page.locator("select[name=model] option").all_inner_texts()
+        assert sorted(options) == sorted(names)
+        for name in reversed(names):
+            visitor.page.select_option("select[name=model]", name)
+            visitor.page.locator("#model-line", has_text=f"{name}, fp32").wait_for(timeout=60_000)
+        assert visitor.page.get_attribute("#screen", "data-state") == "live"
+    assert visitor.errors == []
+
+
 # -- nothing leaves the machine ------------------------------------------------------------------
 
 
@@ -174,6 +266,19 @@ def test_it_asks_nobody_but_its_own_server(start: Start, toy: str) -> None:
     visitor.page.wait_for_timeout(500)
     outside = {url for url in visitor.asked if not url.startswith((toy, "blob:", "data:"))}
     assert outside == set()
+    assert visitor.errors == []
+
+
+def test_it_works_on_without_any_network(visit: MakeVisit, toy: str) -> None:
+    visitor = visit()
+    visitor.page.goto(toy)
+    visitor.page.locator("#model-line", has_text="toy, fp32").wait_for(timeout=60_000)
+    visitor.context.set_offline(True)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    for key in "brcms":
+        visitor.page.keyboard.press(key)
+    visitor.page.locator("#fps", has_text=re.compile(r"\d")).wait_for(timeout=60_000)
     assert visitor.errors == []
 
 
@@ -245,9 +350,46 @@ def test_without_shared_memory_one_thread_does_it(visit: MakeVisit, toy: str) ->
     assert not visitor.page.evaluate("crossOriginIsolated")
     visitor.page.get_by_role("button", name="Start camera").click()
     visitor.state("live")
-    assert "WASM runs on one thread" in visitor.page.inner_text("#threads-hint")
+    assert "WASM runs on one thread" in visitor.page.inner_text("#engine-hint")
     assert "WASM, 1 thread" in visitor.page.inner_text("#model-line")
     assert visitor.errors == []
+
+
+def test_a_browser_without_shared_memory(visit: MakeVisit, toy: str) -> None:
+    visitor = visit()
+    visitor.context.add_init_script("delete window.SharedArrayBuffer")
+    visitor.page.goto(toy)
+    visitor.page.get_by_role("button", name="Start camera").click()
+    visitor.state("live")
+    assert "this browser shares no memory between threads" in visitor.page.inner_text("#engine-hint")
+    assert "WASM, 1 thread" in visitor.page.inner_text("#model-line")
+    assert visitor.errors == []
+
+
+def test_a_browser_without_webassembly(launch: Launch, toy: str) -> None:
+    """As in a phone's lockdown mode."""
+    browser = launch("--js-flags=--jitless")
+    visitor = Visit(browser)
+    visitor.page.goto(toy)
+    said = problem(visitor)
+    browser.close()
+    assert "does not run WebAssembly with SIMD" in said
+    assert "--server-runtime" in said
+    assert visitor.errors == []
+
+
+def test_a_film_without_pictures(visit: MakeVisit, toy: str) -> None:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(16000))
+    visitor = visit(camera=False)
+    visitor.page.goto(toy)
+    payload = {"name": "song.mp4", "mimeType": "video/mp4", "buffer": sound.getvalue()}
+    visitor.page.locator("#file").set_input_files(payload)
+    assert "song.mp4 holds sound, but no pictures" in problem(visitor)
 
 
 def test_a_model_that_is_not_ours(visit: MakeVisit, tmp_path: Path) -> None:
@@ -278,6 +420,9 @@ def test_the_server_has_gone(visit: MakeVisit, tmp_path: Path) -> None:
         visitor.page.route("**/config.json", lambda route: route.abort())
         visitor.page.goto(address)
         assert "The server does not answer" in problem(visitor)
+        visitor.page.unroute("**/config.json")
+        visitor.page.get_by_role("button", name="Load the page again").click()
+        visitor.state("welcome")
 
 
 # -- for everybody -------------------------------------------------------------------------------
@@ -293,6 +438,33 @@ def test_the_page_fits_a_phone(start: Start) -> None:
         assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
         assert visitor.page.evaluate(widest) <= 360
     assert visitor.errors == []
+
+
+SMALL_TARGETS = """
+() => [...document.querySelectorAll('button, select, label, input[type=range]')]
+  .filter((e) => e.checkVisibility() && !e.querySelector('select, input[type=range]'))
+  .filter((e) => e.getBoundingClientRect().height < 44)
+  .map((e) => e.textContent.trim() || e.name)
+"""
+
+
+def test_a_finger_can_hit_everything(start: Start) -> None:
+    """44 pixels: WCAG 2.2, 2.5.5."""
+    visitor = start(viewport={"width": 390, "height": 844}, has_touch=True)
+    for key in "br":
+        visitor.page.keyboard.press(key)
+        assert visitor.page.evaluate(SMALL_TARGETS) == []
+
+
+def test_the_controls_stay_where_they_are(start: Start) -> None:
+    """Whatever is shown, the button that was just pressed does not move away."""
+    visitor = start(viewport={"width": 390, "height": 844}, has_touch=True)
+    places = set()
+    for key in "brcms":
+        visitor.page.keyboard.press(key)
+        visitor.page.wait_for_timeout(200)
+        places.add(visitor.page.evaluate("document.querySelector('.modes').getBoundingClientRect().top"))
+    assert len(places) == 1
 
 
 def test_a_message_is_whole_on_a_phone(visit: MakeVisit, toy: str) -> None:

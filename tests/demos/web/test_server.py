@@ -364,6 +364,38 @@ def test_the_page_shows_what_the_server_makes_of_it(visit: Any, guarded: str, ru
     assert visitor.errors == []
 
 
+def test_frames_are_made_to_fit_what_the_server_takes(
+    visit: Any, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pixels and in bytes; the alpha has the frame's own size again."""
+    for name, most in {"MOST_PIXELS": 320 * 240, "MOST_BYTES": 26000}.items():
+        monkeypatch.setattr(f"edge_deeplab.demos.web.live.{name}", most)
+    monkeypatch.setattr("edge_deeplab.demos.web.app.MOST_BYTES", 26000)  # so that one byte more ends it
+    rng = np.random.default_rng(0)
+    noisy = np.clip(picture(480, 640, seed=3) + rng.normal(0, 20, (480, 640, 3)), 0, 255).astype(np.uint8)
+    shrunk = cv2.resize(noisy, (320, 240))
+    assert len(cv2.imencode(".jpg", shrunk, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]) > 26000
+    with served(Site("toy", {}, Live(runtime))) as url:
+        visitor = visit(camera=False)
+        visitor.open_bare(url)
+        (alpha,) = alphas(visitor.page, [noisy], backend="server")
+    assert alpha.shape == (480, 640)
+    assert ((alpha >= 128) == runtime.segment(noisy).labels).mean() >= 0.97
+
+
+def test_the_page_names_the_servers_model(visit: Any, runtime: Runtime, tmp_path: Path) -> None:
+    other = toy_onnx(tmp_path / "other.onnx", toy_contract(name="other"))
+    with served(Site("mine", {"other": other}, Live(runtime))) as url:
+        visitor = visit()
+        visitor.page.goto(url)
+        visitor.page.get_by_role("button", name="Start camera").click()
+        visitor.state("live")
+        choice = visitor.page.locator("select[name=model]")
+        assert choice.is_disabled()
+        assert choice.locator("option").all_inner_texts() == ["mine"]
+        assert visitor.errors == []
+
+
 def test_a_runtime_that_fails_is_told(
     visit: Any, live: Live, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

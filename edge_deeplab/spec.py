@@ -7,6 +7,7 @@ shared processing in :mod:`edge_deeplab.imaging` reads. Nothing is ever guessed 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -183,21 +184,24 @@ class InputContract:
         return dataclasses.replace(self, **changes)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The record as JSON, with its format number first."""
+        """The record as JSON, its format number first, its checksum last."""
         record = {"format": FORMAT, **dataclasses.asdict(self), "metrics": dict(self.metrics)}
         if self.quantization is None:
             del record["quantization"]
-        return json.dumps(record, indent=indent, ensure_ascii=False)
+        return json.dumps({**record, "sha256": _checksum(record)}, indent=indent, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "the contract") -> InputContract:
         """Read a record back.
 
         Raises:
-            ContractError: Not JSON, a newer format, a missing or an unknown field.
+            ContractError: Not JSON, a newer format, a missing or an unknown field, or changed since it was
+                written: another mean or threshold would make a model worse without a word.
         """
         try:
             record = json.loads(text)
+            written = record.pop("sha256", None)  # early files have none
+            changed = written is not None and written != _checksum(record)
             number = record.pop("format")
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ContractError(f"{source} holds a damaged input contract: {error}") from error
@@ -221,11 +225,21 @@ class InputContract:
             record["metrics"] = {str(k): float(v) for k, v in record["metrics"].items()}
             for key in ("mean", "std", "dynamic"):
                 record[key] = tuple(record[key])
-            return cls(**record)
+            contract = cls(**record)
         except ContractError as error:
             raise ContractError(f"{source}: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ContractError(f"{source} holds a damaged input contract: {error}") from error
+        if changed:
+            raise ContractError(
+                f"{source}: its input contract was changed after it was written; export or copy it again"
+            )
+        return contract
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """SHA-256 of a record without its checksum, in whatever order and spacing it was stored."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _complete(record: Any, kind: type) -> None:

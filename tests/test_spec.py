@@ -190,7 +190,7 @@ def test_every_truncation_is_refused(contract: InputContract) -> None:
 def test_a_missing_field_is_refused_not_guessed(contract: InputContract, field: str) -> None:
     damaged = record(contract.replace(quantization=QUANTIZATION))
     if field == "quantization":
-        del damaged[field]  # float models have none
+        del damaged[field], damaged["sha256"]  # float models have none
         assert InputContract.from_json(json.dumps(damaged)).quantization is None
         return
     del damaged[field]
@@ -218,6 +218,32 @@ def test_quantization_is_kept_and_absent_from_float_models(contract: InputContra
     quantized = contract.replace(quantization=QUANTIZATION)
     assert InputContract.from_json(quantized.to_json()) == quantized
     assert "quantization" not in record(contract)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.51},
+        {"mean": [127.5] * 3},
+        {"channels": "BGR"},
+        {"classes": [{"name": "person", "color": [0, 0, 0]}, {"name": "background", "color": [0, 0, 0]}]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_record_is_noticed(contract: InputContract, change: dict[str, Any]) -> None:
+    """Each of these is a valid contract that the graph does not contradict."""
+    text = json.dumps({**record(contract), **change})
+    with pytest.raises(ContractError, match=r"^x\.onnx: its input contract was changed after it was written"):
+        InputContract.from_json(text, source="x.onnx")
+
+
+def test_the_checksum_does_not_mind_order_and_spacing_and_may_be_missing(contract: InputContract) -> None:
+    known = record(contract.replace(name="porträt", quantization=QUANTIZATION))
+    assert list(known)[-1] == "sha256"
+    turned = dict(reversed(known.items()))
+    assert InputContract.from_json(json.dumps(turned, indent=3)).name == "porträt"
+    del known["sha256"]
+    assert InputContract.from_json(json.dumps(known)).name == "porträt"
 
 
 def test_unknown_fields_are_refused(contract: InputContract) -> None:

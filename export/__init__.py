@@ -89,7 +89,9 @@ def export_model(
         samples = sample_views() if samples is None else samples
         job = open_job(path, target, chosen, options, samples=samples, source=source)
         report = job.run(temporary, output.name)
-        report = dataclasses.replace(report, notes=tuple(notes))
+        pictures = options.calibration.pictures if options.calibration else ()
+        listed = tuple((picture.name, picture.sha256) for picture in pictures)
+        report = dataclasses.replace(report, notes=tuple(notes), calibration=listed)
         if not report.passed and not options.force:
             raise VerificationError(report)
         write_text(output.with_name(output.name + ".report.json"), report.to_json())

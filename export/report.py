@@ -46,6 +46,8 @@ class Report:
         quantization: Calibration and layers left in float; None for float artefacts.
         inspection: Operators and float islands; None where the target does not tell.
         layers: Errors layer by layer, in forward order; empty without ``--diagnose``.
+        calibration: The pictures that INT8 ranges were measured on, in order: (name, SHA-256). Their hash
+            stands in ``quantization``.
         notes: Doubts, a line each.
         reference: What it was compared with: PyTorch, or what ran the file it was built from.
         passed: Whether it is within ``tolerance``.
@@ -73,6 +75,7 @@ class Report:
     quantization: Quantization | None = None
     inspection: Inspection | None = None
     layers: tuple[LayerError, ...] = ()
+    calibration: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     reference: str = "PyTorch"
 

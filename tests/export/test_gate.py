@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -193,6 +194,10 @@ def test_force_keeps_it_and_says_so(
     record = json.loads(output.with_name("x.onnx.report.json").read_text())
     assert record["passed"] is False
     assert record["quantization"]["pictures"] == 16
+    listed = record["calibration"]
+    assert [name for name, _ in listed] == sorted(file.name for file in pictures.iterdir())
+    lines = "".join(f"{sha256} {name}\n" for name, sha256 in listed)
+    assert hashlib.sha256(lines.encode()).hexdigest() == record["quantization"]["sha256"]
     assert len(record["worst"]) == 5
     assert record["worst"][0][1] == record["worst_agreement"]
     names = [entry["name"] for entry in record["layers"]]

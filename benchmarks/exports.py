@@ -1,127 +1,150 @@
-"""Every artefact of a model: how long exporting takes, in how much memory, and a folder for the bench.
+"""Every CPU artefact of our models beside PyTorch and six published models: one table, one run.
 
-Each export is the command a user types, in a process of its own; seconds and peak memory are those of that
-process. The artefacts stay in ``--output``, the command that times them beside each other is printed at the
-end. ``--random VARIANT`` makes a checkpoint with random weights first: time does not depend on weights, so
-the heads of a 21-class model can be compared before one is trained.
+Exports targets x precisions x heads, each by the command a user types and in a process of its own (seconds
+and peak memory are that process's), scores every artefact on labelled pictures, then times all of them,
+PyTorch and the peers in turns, with 1 and 2 threads, on real webcam frames of 640x480.
+
+A MODEL is a shipped name, a checkpoint, or ``random:VARIANT``: 21 classes at 513x513 with weights that were
+never trained but for ``--init``, since time does not depend on them. Accuracy of such a network is no more
+than the share of labels it has in common with PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
-import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import random_checkpoint
-from measuring import as_text, exit_status, machine
+import numpy as np
+from export_grid import ALL_HEADS, EXPORTS, HEADS, Export, Model, cases, export, models
+from export_tables import Table, markdown, tables
+from measuring import SHARED, bar, exit_status, machine, shared_folder, warn_if_busy
 
-from edge_deeplab.cli.arguments import bar, positive, size
-from edge_deeplab.errors import UserError
+from edge_deeplab.bench import Job, open_device
+from edge_deeplab.bench.accuracy import with_accuracy
+from edge_deeplab.bench.frames import frames_from
+from edge_deeplab.bench.lineup import Variants, lineup
+from edge_deeplab.bench.peers import KNOWN
+from edge_deeplab.bench.record import Contender, Plan, Result
+from edge_deeplab.bench.tables import as_text, circumstances
+from edge_deeplab.bench.typed import to_plain
+from edge_deeplab.cli.arguments import positive
+from edge_deeplab.cli.cmd_bench import _ProgressBar as ProgressBar
+from edge_deeplab.data import Split, open_split
 from edge_deeplab.files import write_text
-from edge_deeplab.spec import Head
-from edge_deeplab.zoo import find
 
-HEADS: tuple[Head, ...] = ("logits", "logits-full", "classmap", "probability")
-
-EXPORTS: dict[str, tuple[str, ...]] = {
-    "onnx-fp32": ("--target", "onnx"),
-    "onnx-fp16": ("--target", "onnx", "--fp16"),
-    "onnx-int8": ("--target", "onnx", "--int8", "--io", "uint8", "--layout", "NHWC"),
-    "tflite-fp32": ("--target", "tflite"),
-    "tflite-fp16": ("--target", "tflite", "--fp16"),
-    "tflite-int8-dynamic": ("--target", "tflite", "--int8-dynamic"),
-    "tflite-int8": ("--target", "tflite", "--int8", "--io", "uint8"),
-}
+THREADS = (1, 2)
 
 
-@dataclass(frozen=True)
-class Export:
-    """One export as it went.
-
-    Attributes:
-        artefact: File name.
-        status: Exit status: 0 verified, 1 too far from PyTorch.
-        seconds: From start to end of the process.
-        peak_mb: Largest resident set of the process.
-        mb: Size of the artefact; None where there is none.
-    """
-
-    artefact: str
-    status: int
-    seconds: float
-    peak_mb: float
-    mb: float | None
-
-
-def export(model: str, flags: list[str], output: Path) -> Export:
-    """Run the command and watch it."""
-    command = [sys.executable, "-m", "edge_deeplab", "export", model, *flags, "--output", str(output)]
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said = process.stdout.read().decode() if process.stdout else ""
-    _, waited, usage = os.wait4(process.pid, 0)
-    process.returncode = status = os.waitstatus_to_exitcode(waited)
-    seconds = time.perf_counter() - begin
-    if status:
-        print(f"{output.name}: {said.strip().splitlines()[-1]}", file=sys.stderr)
-    mb = output.stat().st_size / 1e6 if output.is_file() else None
-    return Export(output.name, status, seconds, usage.ru_maxrss / 1024, mb)
-
-
-def main() -> int:
-    """Export, tabulate, and say how to time."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", default="portrait", help="a shipped name or a checkpoint")
-    parser.add_argument("--random", metavar="VARIANT", help="a variant with random weights instead")
-    parser.add_argument("--classes", type=positive, default=21, help="of --random (default 21)")
-    parser.add_argument("--size", type=size, default=(513, 513), help="of --random (default 513x513)")
-    parser.add_argument("--only", nargs="+", choices=list(EXPORTS), default=list(EXPORTS))
-    parser.add_argument("--heads", nargs="+", choices=HEADS, default=["logits"])
-    parser.add_argument("--calibration", metavar="SPEC|DIR", help="passed on to INT8 exports")
-    parser.add_argument("--data", metavar="SPEC", help="verify on labelled pictures")
+    parser.add_argument("models", nargs="*", default=["portrait", "random:v3plus"], metavar="MODEL")
+    parser.add_argument("--shared", type=Path, default=SHARED, metavar="DIR", help="peers, data and clips")
     parser.add_argument("--output", type=Path, default=Path("out/exports"), metavar="DIR")
-    args = parser.parse_args()
-    if args.random and not args.calibration and any(name.endswith("-int8") for name in args.only):
-        raise UserError("INT8 of a random network needs --calibration, or leave it out with --only")
+    parser.add_argument("--only", nargs="+", choices=list(EXPORTS), default=list(EXPORTS))
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help=f"of {', '.join(ALL_HEADS)}")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of random models, see training")
+    parser.add_argument(
+        "--packaged", action="store_true", help="calibrate shipped models without pictures of --shared"
+    )
+    parser.add_argument("--pictures", type=positive, default=150, metavar="N", help="scored (default 150)")
+    parser.add_argument("--reuse", action="store_true", help="take artefacts that lie in --output already")
+    parser.add_argument("--export-only", action="store_true", help="export and score; time nothing")
+    plan = Plan()
+    parser.add_argument("--rounds", type=positive, default=plan.rounds, metavar="N")
+    parser.add_argument("--queries", type=positive, default=plan.min_queries, metavar="N")
+    parser.add_argument("--loads", type=positive, default=plan.loads, metavar="N")
+    args = parser.parse_args(argv)
+    return exit_status("exports", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, score, time, and write the tables."""
+    shared = shared_folder(args.shared)
     args.output.mkdir(parents=True, exist_ok=True)
-    model = args.model
-    if args.random:
-        model = str(args.output / f"random-{args.random}.safetensors")
-        random_checkpoint.write(args.random, args.classes, args.size, Path(model))
-    stem = find(model, prefer=(".safetensors",)).stem
-    made = []
-    cases = [(name, head) for name in args.only for head in args.heads]
-    for name, head in bar(cases, desc="exporting", unit="artefact"):
-        flags = [*EXPORTS[name], "--head", head]
-        if name.endswith("-int8") and args.calibration:
-            flags += ["--calibration", args.calibration]
-        if args.data:
-            flags += ["--data", args.data]
-        if args.random:  # noise has no accuracy to lose
-            flags += ["--force", "--no-remedies"]
-        target = name.partition("-")[0]
-        made.append(export(model, flags, args.output / f"{stem}-{name}-{head}.{target}"))
-    print(as_text([("artefact", "verdict", "s", "peak MB", "file MB"), *map(row, made)]))
-    print(f"all: {sum(e.seconds for e in made):.0f} s, at most {max(e.peak_mb for e in made):.0f} MB")
-    record = {"machine": machine(), "exports": [asdict(entry) for entry in made]}
-    write_text(args.output / "exports.json", json.dumps(record, indent=2))
-    files = " ".join(str(args.output / entry.artefact) for entry in made if entry.mb is not None)
-    print(f"\nto time them beside each other:\n  edge-deeplab bench {files} --threads 1,2")
+    ours = list(models(args.models, shared, args.output, args.init))
+    if args.packaged:
+        ours = [dataclasses.replace(m, calibration="") if m.shipped else m for m in ours]
+    every = [(model, *case) for model in ours for case in cases(args.only, args.heads)]
+    views = str(shared / "data/eg/val/images")
+    made = [
+        export(model, name, head, args.output, pictures=args.pictures, views=views, reuse=args.reuse)
+        for model, name, head in bar(every, desc="exporting", unit="artefact")
+    ]
+    result = None if args.export_only else time_all(args, shared, ours, made)
+    found = tables(ours, made, result)
+    write(args.output, made, result, found)
+    print("\n\n".join(f"{table.title}\n{as_text(table.rows)}" for table in found))
+    print(f"\nwritten to {args.output}: exports.md, exports.json" + ", bench.json" * (result is not None))
 
 
-def row(entry: Export) -> tuple[str, ...]:
-    """A line of the table."""
-    verdict = "verified" if entry.status == 0 else "REFUSED" if entry.mb is None else "failed, kept"
-    size_mb = "-" if entry.mb is None else f"{entry.mb:.2f}"
-    return entry.artefact, verdict, f"{entry.seconds:.0f}", f"{entry.peak_mb:.0f}", size_mb
+def time_all(args: argparse.Namespace, shared: Path, ours: list[Model], made: list[Export]) -> Result:
+    """One interleaved run of everything; peers are scored where our models are."""
+    warn_if_busy()
+    contenders = lineup_of(ours, made) + lineup(
+        [], [str(shared / "peers" / file) for file in KNOWN], Variants(threads=THREADS)
+    )
+    plan = Plan(min_queries=args.queries, min_seconds=0.1, rounds=args.rounds, loads=args.loads)
+    frames = frames_from(shared / "video", 480, 640)
+    with ProgressBar() as report:
+        result = open_device("local").measure(Job(contenders, plan, frames), report)
+    portraits = {m.data for m in ours if m.data.startswith("folder:")}
+    splits = [some(open_split(spec, "val"), args.pictures) for spec in sorted(portraits)]
+    peers = [k for k, one in enumerate(contenders) if one.peer is not None]
+    part = result.replace(entries=tuple(result.entries[k] for k in peers))
+    scored = with_accuracy(
+        part,
+        [contenders[k] for k in peers],
+        splits,
+        lambda items, *, text: bar(items, desc=text, unit="picture"),
+    )
+    entries = list(result.entries)
+    for k, entry in zip(peers, scored.entries, strict=True):
+        entries[k] = entry
+    return result.replace(entries=tuple(entries))
+
+
+def lineup_of(ours: Sequence[Model], made: Sequence[Export]) -> tuple[Contender, ...]:
+    """PyTorch and every artefact that was kept, with each number of threads."""
+    found = []
+    for model in ours:
+        files = [("pytorch", model.checkpoint)]
+        files += [(f"{e.name} {e.head}", e.path) for e in made if e.model == model.title and e.report]
+        found += [
+            Contender(f"{model.title}: {what}, {threads} thread{'s' * (threads > 1)}", str(path), threads)
+            for what, path in files
+            for threads in THREADS
+        ]
+    return tuple(found)
+
+
+def some(split: Split, count: int) -> Split:
+    """Evenly spread pictures, as exporting takes them."""
+    places = np.linspace(0, len(split.pairs) - 1, min(count, len(split.pairs))).round().astype(int)
+    return dataclasses.replace(split, pairs=tuple(split.pairs[place] for place in places))
+
+
+def write(output: Path, made: Sequence[Export], result: Result | None, found: Sequence[Table]) -> None:
+    """``exports.md`` for people, ``exports.json`` for programs, ``bench.json`` with every sample."""
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "tables": {table.title: [list(row) for row in table.rows] for table in found},
+        "exports": [to_plain(dataclasses.replace(e, path=Path(e.path.name))) for e in made],
+    }
+    text = markdown(found)
+    if result is not None:
+        result.save(output / "bench.json")
+        text += "\n" + "\n".join(f"- {what}: {value}" for what, value in circumstances(result)) + "\n"
+    write_text(output / "exports.json", json.dumps(record, indent=1, default=str))
+    write_text(output / "exports.md", text)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status("exports.py", main))
+    sys.exit(main())

@@ -21,6 +21,7 @@ from edge_deeplab.export.sample import views
 from edge_deeplab.imaging import preprocess
 from edge_deeplab.models.checkpoint import save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
+from edge_deeplab.models.pretrained import initialise
 from edge_deeplab.models.variants import VARIANTS, variant
 from edge_deeplab.spec import PERSON_CLASSES, ClassInfo, InputContract
 
@@ -28,11 +29,18 @@ SPREAD = 3.0
 """Standard deviation of the logits."""
 
 
-def random_model(contract: InputContract) -> DeepLabV3Plus:
-    """The network of ``contract.variant``, always the same, in evaluation mode."""
+def random_model(contract: InputContract, init: Path | None = None) -> DeepLabV3Plus:
+    """The network of ``contract.variant``, always the same, in evaluation mode.
+
+    Args:
+        contract: Classes and input.
+        init: Weights to start from, as in training; what they do not fill stays random.
+    """
     torch.manual_seed(0)
     model = DeepLabV3Plus(variant(contract.variant).architecture, contract.output_channels)
     images = torch.from_numpy(np.concatenate([preprocess(view, contract) for _, view in views()[:4]]))
+    if init is not None:
+        initialise(model, str(init), images)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -46,7 +54,9 @@ def random_model(contract: InputContract) -> DeepLabV3Plus:
     return model
 
 
-def write(variant_name: str, classes: int, size: tuple[int, int], path: Path) -> None:
+def write(
+    variant_name: str, classes: int, size: tuple[int, int], path: Path, init: Path | None = None
+) -> None:
     """Make and write it."""
     colors = np.random.default_rng(0).integers(0, 256, (classes, 3)).tolist()
     named = tuple(ClassInfo(f"class {k}", (r, g, b)) for k, (r, g, b) in enumerate(colors))
@@ -56,7 +66,7 @@ def write(variant_name: str, classes: int, size: tuple[int, int], path: Path) ->
         *size,
         classes=PERSON_CLASSES if classes == 2 else named,
     )
-    save_checkpoint(path, random_model(contract), contract)
+    save_checkpoint(path, random_model(contract, init), contract)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=positive, default=21, metavar="N", help="default: %(default)s")
     parser.add_argument("--size", type=size, default=(513, 513), metavar="HxW", help="default: 513x513")
     parser.add_argument("--output", type=Path, default=Path("random.safetensors"), metavar="PATH")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, as in training")
     args = parser.parse_args(argv)
     return exit_status("random_checkpoint", lambda: write(args.variant, args.classes, args.size, args.output))
 

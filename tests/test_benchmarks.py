@@ -26,6 +26,7 @@ SCRIPTS = (
     "web_demo",
     "web_pictures",
     "exports",
+    "heads",
     "random_checkpoint",
     "soak",
     "webcam",

@@ -18,6 +18,7 @@ from edge_deeplab.export.base import Options, Target, Tolerance
 from edge_deeplab.export.report import LayerError, Report
 from edge_deeplab.export.stages import Stage, from_checkpoint, from_prepared
 from edge_deeplab.export.verify import Samples, verify
+from edge_deeplab.metrics import Evaluator
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.runtimes.base import Runtime
 
@@ -50,6 +51,7 @@ class Job:
         stages: Ways to make the network ready, made one by one when the one before failed.
         target, name, options: What was asked for.
         samples, source: Pictures to compare on.
+        own_size: The float model at the input size it was trained for, where the artefact has another.
     """
 
     reference: Runtime
@@ -59,6 +61,7 @@ class Job:
     options: Options
     samples: Samples
     source: str
+    own_size: Runtime | None = None
 
     def run(self, path: Path, title: str) -> Report:
         """Write to ``path`` the first artefact that passes, else the best one; say how it compares."""
@@ -77,6 +80,8 @@ class Job:
         for file in sorted(best.path.parent.glob(f"{best.path.name}*")):  # and what belongs beside it
             shutil.copyfile(file, path.with_name(path.name + file.name.removeprefix(best.path.name)))
         report = best.report
+        if self.own_size is not None and report.iou_reference is not None:
+            report = dataclasses.replace(report, own_size=self._at_own_size(self.own_size))
         if self.options.precision == "fp16" and self.target.half_computes:
             report = dataclasses.replace(report, failures=(*report.failures, *self._overflows(best.stage)))
         if self.options.diagnose:
@@ -132,6 +137,16 @@ class Job:
                 progress=options.progress,
             )
         return Attempt(stage, options, path, report)
+
+    def _at_own_size(self, model: Runtime) -> tuple[int, int, float]:
+        """Height, width and IoU on the same pictures: another size may cost more than the precision does."""
+        contract = model.contract
+        scored = Evaluator(len(contract.classes), boundary=False)
+        for _, read in self.options.progress(self.samples, "scoring the model's own size"):
+            frame, truth = read()
+            if truth is not None:
+                scored.add(model.segment(frame).labels, truth)
+        return contract.height, contract.width, scored.scores().foreground_iou
 
     def _overflows(self, stage: Stage) -> list[str]:
         """The first layer whose values float16 cannot hold.
@@ -193,5 +208,5 @@ def open_job(
         return Job(reference, iter([stage]), target, name, options, samples, source)
     if path.suffix != ".safetensors":
         raise UserError(f"export starts from a checkpoint (.safetensors), not from {path}")
-    reference, stages = from_checkpoint(path, target, options)
-    return Job(reference, stages, target, name, options, samples, source)
+    reference, own_size, stages = from_checkpoint(path, target, options)
+    return Job(reference, stages, target, name, options, samples, source, own_size)

@@ -43,6 +43,8 @@ class Report:
         agreement: Share of all pixels with the same label; ``worst_agreement`` of the worst picture.
         worst: The pictures that agree least, worst first: (name, share of pixels).
         iou_reference, iou_artefact: Foreground IoU (mIoU for several classes); None without masks.
+        own_size: Height, width and IoU of the float model at the size it was trained for; None where the
+            artefact has that size.
         quantization: Calibration and layers left in float; None for float artefacts.
         inspection: Operators and float islands; None where the target does not tell.
         layers: Errors layer by layer, in forward order; empty without ``--diagnose``.
@@ -72,6 +74,7 @@ class Report:
     tolerance: Tolerance
     failures: tuple[str, ...]
     versions: dict[str, str]
+    own_size: tuple[int, int, float] | None = None
     quantization: Quantization | None = None
     inspection: Inspection | None = None
     layers: tuple[LayerError, ...] = ()
@@ -110,6 +113,12 @@ class Report:
                     f"{self.iou_artefact:.4f}, {self.reference} {self.iou_reference:.4f}: "
                     f"{change:+.2f} points (at most -{100 * self.tolerance.iou_drop:g})",
                 )
+            )
+        if self.own_size is not None and self.iou_artefact is not None:
+            height, width, iou = self.own_size
+            change = 100 * (self.iou_artefact - iou)
+            rows.append(
+                ("own size", f"{height}x{width}, {self.reference} {iou:.4f}: {change:+.2f} points in all")
             )
         if self.quantization is not None:
             rows += self._quantization(self.quantization)

@@ -53,8 +53,13 @@ def from_prepared(path: Path, build: Callable[..., InputContract]) -> tuple[Runt
     return reference, Stage("", lambda options, output: build(path, reference.contract, options, output))
 
 
-def from_checkpoint(path: Path, target: Target, options: Options) -> tuple[Runtime, Iterator[Stage]]:
-    """A checkpoint: PyTorch as the reference, and the stages in the order in which they are tried."""
+def from_checkpoint(
+    path: Path, target: Target, options: Options
+) -> tuple[Runtime, Runtime | None, Iterator[Stage]]:
+    """A checkpoint: PyTorch as the reference, and the stages in the order in which they are tried.
+
+    Between them PyTorch at the size the network was trained for, where another one was asked for.
+    """
     with needs("export"):
         from edge_deeplab.export.heads import with_head
         from edge_deeplab.models.checkpoint import load_checkpoint
@@ -63,10 +68,9 @@ def from_checkpoint(path: Path, target: Target, options: Options) -> tuple[Runti
     network, contract = load_checkpoint(path)
     height, width = options.size or (contract.height, contract.width)
     # Weights stored in half the bits still compute in float32: the same function, the same figures.
-    same = (height, width) == (contract.height, contract.width) and options.precision in (
-        "fp32",
-        contract.precision,
-    )
+    resized = (height, width) != (contract.height, contract.width)
+    same = not resized and options.precision in ("fp32", contract.precision)
+    own = TorchRuntime(*with_head(network, contract.replace(head=options.head))) if resized else None
     contract = contract.replace(
         height=height,
         width=width,
@@ -78,7 +82,7 @@ def from_checkpoint(path: Path, target: Target, options: Options) -> tuple[Runti
     reference = TorchRuntime(*with_head(network, contract))
     if options.precision == "int8":
         _doubt(options, reference)
-    return reference, _stages(network, contract, target, options)
+    return reference, own, _stages(network, contract, target, options)
 
 
 def _stages(

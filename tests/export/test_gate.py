@@ -207,6 +207,29 @@ def test_force_keeps_it_and_says_so(
         assert model.contract.quantization is not None
 
 
+def test_another_size_is_compared_with_the_models_own_too(
+    checkpoint: Path, tmp_path: Path, make_people: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a smaller input costs does not hide behind a reference of the same small size."""
+    from edge_deeplab.runtimes import open_model
+
+    data = f"folder:{make_people(tmp_path / 'people')}"
+    _, contract = load_checkpoint(checkpoint)
+    for size, there in (((contract.height, contract.width), False), ((32, 32), True)):
+        flags = ("--size", f"{size[0]}x{size[1]}", "--data", data, "--force")
+        run_export(checkpoint, tmp_path / "x.onnx", *flags)
+        record = json.loads((tmp_path / "x.onnx.report.json").read_text())
+        assert (record["own_size"] is not None) == there
+        assert ("own size" in capsys.readouterr().out) == there
+    from edge_deeplab.data import open_split
+    from edge_deeplab.evaluation import evaluate
+
+    split = open_split(data, "val")
+    with open_model(checkpoint) as model:
+        wanted = evaluate(lambda frame: model.segment(frame).labels, split).foreground_iou
+    assert record["own_size"] == [contract.height, contract.width, pytest.approx(wanted)]
+
+
 def open_again(path: Path) -> Any:
     from edge_deeplab.runtimes import open_model
 

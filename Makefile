@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check web clean
+.PHONY: demo test lint types check web pictures clean
 
 demo: $(STAMP)  ## export `portrait`, verify it, segment a real photo, time it; look at demo-output/
 	$(BIN)/python -m edge_deeplab.demos.quickstart --output demo-output
@@ -22,6 +22,9 @@ types: $(STAMP)
 
 web:  ## fetch what the browser demo takes from npm, pinned, and type-check its page; needs npm
 	cd demos/web/npm && npm ci --ignore-scripts && npm run vendor && npm run check
+
+pictures: $(STAMP)  ## the README's pictures, from photos that come with scikit-image
+	$(BIN)/python -m edge_deeplab.demos.readme_pictures
 
 check: lint types test  ## what CI runs
 

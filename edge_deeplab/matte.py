@@ -5,7 +5,7 @@
         result = model.segment(frame)
         alpha = matte.update(frame, result.logits, seconds)  # float32 (H, W), 0..1
 
-numpy and OpenCV only; any runtime, any app. Costs and gains of each part: docs/live.md.
+numpy and OpenCV only; any runtime, any app. Costs and gains of each part: docs/demo-webcam.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Floats, Frame, Labels, as_color, sigmoid
 from edge_deeplab.refine import guided_upsample, small_luma
-from edge_deeplab.temporal import FlowCarrier, MotionAverage
+from edge_deeplab.temporal import Average, FlowCarrier, MotionAverage
 
 GRID = 192
 """Long side of the grid that averaging and filtering work on: three times the network's own answer."""
@@ -34,12 +34,13 @@ class Matte:
     Keeps a memory: one per stream, not to be shared between threads.
 
     Args:
-        smooth: Average over time where the picture rests.
+        smooth: Average over time where the picture rests, with :class:`~edge_deeplab.temporal.MotionAverage`
+            or an average of your own.
         refine: Move edges onto the picture's with a guided filter.
     """
 
-    def __init__(self, *, smooth: bool = True, refine: bool = True) -> None:
-        self._average = MotionAverage() if smooth else None
+    def __init__(self, *, smooth: bool | Average = True, refine: bool = True) -> None:
+        self._average = (MotionAverage() if smooth else None) if isinstance(smooth, bool) else smooth
         self._refine = refine
         self._carrier = FlowCarrier()
         self._logits: Floats | None = None

@@ -17,7 +17,7 @@ import numpy as np
 from edge_deeplab.imaging import Floats, Labels
 
 RADIUS = 2
-"""Half the window on the small grid, in its pixels: chosen on validation pictures (docs/live.md)."""
+"""Half the window on the small grid, chosen on validation pictures (``benchmarks/edges.py``)."""
 
 EPSILON = 1e-3
 """Variance of the luma (0..1) below which a window counts as flat and the mask is only smoothed."""

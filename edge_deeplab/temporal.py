@@ -2,13 +2,13 @@
 
 Both parts work on small grids of logits, not on masks at the frame's size: a network's answer holds no
 more detail than that, and averaging logits moves an edge where averaging probabilities blurs it.
-What was tried, and why this was chosen: ``benchmarks/steadiness.py`` and docs/live.md.
+What was tried, and why this was chosen: ``benchmarks/steadiness.py`` and docs/demo-webcam.md.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +26,16 @@ STILL, MOVING = 2.0, 4.0
 
 REACH = 9
 """Pixels of the grid across which motion is spread: the network looks around itself, too."""
+
+
+class Average(Protocol):
+    """Turns the answers of single frames into steady ones."""
+
+    def update(self, logits: Floats, luma: Labels, seconds: float) -> Floats:
+        """Take in one frame, see :meth:`MotionAverage.update`."""
+
+    def reset(self) -> None:
+        """Forget everything, as before the first frame."""
 
 
 class MotionAverage:
@@ -94,13 +104,13 @@ class FlowCarrier:
         """Move ``values`` as the picture moved.
 
         Args:
-            values: float32 (h, w) that belong to the frame before.
+            values: float32 (h, w) or (h, w, C) that belong to the frame before.
             before, now: Luma of both frames, uint8 (H, W), the same size; it may differ from (h, w).
 
         Returns:
-            float32 (h, w) that belong to the frame now.
+            float32, the shape of ``values``, that belong to the frame now.
         """
-        height, width = values.shape
+        height, width = values.shape[:2]
         # Backwards: where in the frame before does each pixel of this one come from?
         flow: Any = self._flow.calc(now, before, None)  # type: ignore[call-overload]
         scale = np.array([width / now.shape[1], height / now.shape[0]], np.float32)

@@ -31,6 +31,8 @@ SCRIPTS = (
     "soak",
     "webcam",
     "everything",
+    "steadiness",
+    "edges",
 )
 
 

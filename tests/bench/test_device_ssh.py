@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +58,19 @@ def device(sshd: Loopback, there: Path, monkeypatch: pytest.MonkeyPatch) -> SshD
     assert isinstance(found, SshDevice)
     found.python, found.parent = sys.executable, str(there)
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The near side keeps neither a process nor a temporary file, whatever goes wrong."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield
+    clients = [line for line in processes("ppid=,args=") if f" {tmp_path}" in line and "ssh " in line]
+    mine = [line for line in processes("ppid=,comm=") if line.split() == [str(os.getpid()), "ssh"]]
+    assert (clients, mine, list(temporary.iterdir())) == ([], [], [])
 
 
 def ignore(_: Progress) -> None:
@@ -208,6 +222,33 @@ def test_unknown_host_key(
 def test_host_down(device: SshDevice, job: Job) -> None:
     device.port = free_port()
     assert refusal(device, job).startswith("127.0.0.1 refuses the connection; is sshd running there")
+
+
+def test_host_that_never_answers(
+    device: SshDevice, job: Job, sshd: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Switched on but hung: it takes the connection and says nothing. The user's own patience comes first."""
+    monkeypatch.setenv(COMMAND, f"{sshd.command} -o ConnectTimeout=1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        device.port = silent.getsockname()[1]
+        line = refusal(device, job)
+    assert line.startswith("127.0.0.1 cannot be reached (") and line.endswith("in this network?")
+
+
+def test_a_refusal_writes_no_report(
+    sshd: Loopback,
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(COMMAND, sshd.command)
+    out, written = tmp_path / "out", tmp_path / "result.json"
+    words = ["bench", job.contenders[0].path, "--device", f"ssh://127.0.0.1:{free_port()}"]
+    assert main([*words, "--output", str(out), "--json", str(written)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert not out.exists() and not written.exists()
 
 
 def test_host_that_does_not_exist(device: SshDevice, job: Job) -> None:

@@ -151,6 +151,23 @@ def test_pinning_is_undone(toy: Path, frames: tuple[str, ...]) -> None:
     assert allowed_cpus() == before
 
 
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="this system does not tell who uses its cores")
+def test_a_neighbour_on_the_same_core_is_noticed(toy: Path, frames: tuple[str, ...]) -> None:
+    """Somebody else computes on the core: the run says so by itself."""
+    core = allowed_cpus()[0]
+    with pinned([core]):  # children inherit it
+        neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        longer = replace(QUICK, min_seconds=1.0, min_queries=20)
+        job = Job((Contender("toy", str(toy)),), longer, frames, (core,))
+        result = run_job(job, lambda _: None)
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+    assert result.conditions.others is not None and result.conditions.others > 0.05
+    assert "busy" in {mark.kind for mark in result.marks}
+
+
 def test_a_core_that_is_not_there() -> None:
     with pytest.raises(UserError, match="cannot pin to cores 4095; this machine offers "), pinned([4095]):
         pass

@@ -125,7 +125,7 @@ def export(
         model, name, head: What to export; ``name`` is a key of :data:`EXPORTS`.
         output: Folder of the artefact.
         pictures: At most as many are verified on.
-        views: Folder of pictures for models without labelled ones.
+        views: Folder of pictures for models without labelled ones; empty: what comes with the package.
         reuse: Take an artefact that is there already, with what was written down about it.
     """
     path = output / f"{model.title.replace(' ', '-')}-{name}-{head}.{name.partition('-')[0]}"
@@ -133,7 +133,8 @@ def export(
     if reuse and path.is_file() and record.is_file():
         return Export(path=path, **json.loads(record.read_text()))
     flags = [*EXPORTS[name], "--head", head, "--count", str(pictures)]
-    flags += ["--data", model.data] if model.data else ["--pictures", views]
+    if model.data or views:
+        flags += ["--data", model.data] if model.data else ["--pictures", views]
     if name.endswith("-int8") and model.calibration:
         flags += ["--calibration", model.calibration]
     if not model.trained:

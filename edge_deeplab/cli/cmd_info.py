@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
+
+if TYPE_CHECKING:
+    from edge_deeplab.spec import InputContract
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +48,24 @@ def _run(args: argparse.Namespace) -> int:
         f"commit {contract.provenance.commit or 'unknown'}",
         "weights sha256": contract.provenance.weights_sha256 or "not recorded",
         "metrics": ", ".join(f"{k} {v:.4f}" for k, v in contract.metrics.items()) or "none recorded",
+        **_integers(contract),
         **described,
     }
     for key, value in rows.items():
         print(f"{key:15} {value}")
     return 0
+
+
+def _integers(contract: InputContract) -> dict[str, str]:
+    """How an INT8 artefact came to its ranges; nothing for others."""
+    found = contract.quantization
+    if found is None:
+        return {}
+    measured = f"{found.method} on {found.pictures} pictures ({found.source}, list {found.sha256[:12]})"
+    return {
+        "integers": f"{found.scheme}, {measured if found.pictures else 'no calibration'}",
+        "kept in float": ", ".join(found.float_layers) or "no layer",
+    }
 
 
 def _short(values: tuple[float, ...]) -> str:

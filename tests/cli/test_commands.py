@@ -15,7 +15,7 @@ from edge_deeplab.cli.arguments import bar
 from edge_deeplab.files import sha256
 from edge_deeplab.imaging import read_image, write_image
 from edge_deeplab.runtimes import open_model, runtimes
-from edge_deeplab.spec import InputContract
+from edge_deeplab.spec import InputContract, Quantization
 from edge_deeplab.version import __version__
 from edge_deeplab.zoo import shipped
 from tests.cli.support import Run, read, strictly
@@ -101,6 +101,16 @@ def test_info(run: Run, toy: Path) -> None:
         assert words in ran.out
     for words in ("logits at stride 4, 2 classes, foreground from 0.5", "background, person", "not recorded"):
         assert words in ran.out
+
+
+def test_info_tells_how_integers_came_about(run: Run, toy: Path, tmp_path: Path) -> None:
+    made = Quantization("u8s8", "entropy", 128, "a folder", "ab" * 32, ("classifier",))
+    ran = run(
+        "info", toy_onnx(tmp_path / "q.onnx", toy_contract().replace(precision="int8", quantization=made))
+    )
+    assert "integers        u8s8, entropy on 128 pictures (a folder, list abababababab)" in ran.out
+    assert "kept in float   classifier" in ran.out
+    assert "integers" not in run("info", toy).out
 
 
 def test_info_as_json_is_the_contract(run: Run, toy: Path, checkpoint: Path) -> None:

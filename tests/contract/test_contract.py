@@ -152,48 +152,73 @@ def test_the_page_holds_for_other_sizes(number: int, contract: InputContract) ->
     assert np.array_equal(reference.tensor(frame, make_vectors.record(made)), wanted)
 
 
-# -- C++ ---------------------------------------------------------------------------------------------------
+# -- C++ and Kotlin ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+HERE = Path(__file__).resolve().parent
+
+
+def compiled(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def cpp(folder: Path) -> list[str]:
+    """Compile the header with what runs it; the command that starts it."""
     compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or sys.byteorder != "little":
+    if compiler is None:
         pytest.skip("no C++ compiler")
-    target = tmp_path_factory.mktemp("cpp") / "check"
+    target = str(folder / "check")
     strict = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", str(FOLDER)]
-    sanitised = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    source = ROOT / "tests" / "contract" / "check.cpp"
-    for options in (sanitised, []):  # the sanitiser's library is not installed everywhere
-        done = subprocess.run(
-            [compiler, *strict, *options, str(source), "-o", str(target)], capture_output=True, text=True
-        )
+    # The sanitiser's library is not installed everywhere.
+    for options in (["-fsanitize=undefined", "-fno-sanitize-recover=all"], []):
+        done = compiled([compiler, *strict, *options, str(HERE / "check.cpp"), "-o", target])
         if done.returncode == 0:
-            return target
+            return [target]
     pytest.fail(done.stderr)
 
 
-def computed(program: Path, given: NDArray[Any], kind: str, *sizes: int, contract: dict[str, Any]) -> bytes:
+def kotlin(folder: Path) -> list[str]:
+    """The same for Kotlin."""
+    compiler, java = shutil.which("kotlinc"), shutil.which("java")
+    if compiler is None or java is None:
+        pytest.skip("no Kotlin compiler")
+    target = str(folder / "check.jar")
+    sources = [str(FOLDER / "Contract.kt"), str(HERE / "Check.kt")]
+    done = compiled([compiler, "-Werror", *sources, "-include-runtime", "-d", target])
+    if done.returncode:
+        pytest.fail(done.stderr)
+    return [java, "-cp", target, "CheckKt"]
+
+
+@pytest.fixture(scope="module", params=[cpp, kotlin], ids=["C++", "Kotlin"])
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    if sys.byteorder != "little":
+        pytest.skip("the vectors are little endian")
+    return request.param(tmp_path_factory.mktemp("program"))
+
+
+def computed(
+    program: list[str], given: NDArray[Any], kind: str, *sizes: int, contract: dict[str, Any]
+) -> bytes:
     flags = (contract["resize"] == "letterbox", contract["channels"] == "BGR", contract["layout"] == "NHWC")
     words = [
-        *sizes, contract["height"], contract["width"], *map(int, flags), contract["dtype"], contract["head"],
-        repr(contract["threshold"]), *map(repr, contract["mean"]), *map(repr, contract["std"]),
+        kind, *sizes, contract["height"], contract["width"], *map(int, flags), contract["dtype"],
+        contract["head"], contract["threshold"], *contract["mean"], *contract["std"],
     ]  # fmt: skip
-    done = subprocess.run(
-        [str(program), kind, *map(str, words)], input=given.tobytes(), capture_output=True, check=True
-    )
-    return done.stdout
+    return subprocess.run(
+        [*program, *map(str, words)], input=given.tobytes(), capture_output=True, check=True, timeout=300
+    ).stdout
 
 
 @tensors
-def test_cpp_tensor(program: Path, vector: dict[str, Any]) -> None:
+def test_copied_tensor(program: list[str], vector: dict[str, Any]) -> None:
     frame = frame_of(vector)
     data = computed(program, frame, "tensor", *frame.shape[:2], contract=vector["contract"])
     assert sha(data) == vector["tensor"]["sha256"]
 
 
 @masks
-def test_cpp_mask(program: Path, vector: dict[str, Any]) -> None:
+def test_copied_mask(program: list[str], vector: dict[str, Any]) -> None:
     answer = output_of(vector)
     size = vector["frame"]["height"], vector["frame"]["width"]
     shape = (1, *answer.shape) if answer.ndim == 2 else answer.shape

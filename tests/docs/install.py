@@ -32,38 +32,47 @@ class Install:
 
     Attributes:
         folder: Holds all of it.
-        checkout: A clean copy of the tree.
-        bin: Of the virtual environment.
+        real: Dependencies come from the index.
     """
 
     folder: Path
+    real: bool = False
 
     @property
     def checkout(self) -> Path:
+        """A clean copy of the tree."""
         return self.folder / "checkout"
 
     @property
     def bin(self) -> Path:
+        """Of the virtual environment."""
         return self.folder / "venv" / "bin"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for commands: this environment first on the path, pip without a network."""
+        """Variables for commands: this environment first on the path, and a pip that installs nothing."""
         kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TMPDIR") if name in os.environ}
-        return kept | {
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
-            "HOME": str(self.folder / "home"),
-            "EDGE_DEEPLAB_CACHE": str(self.folder / "cache"),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-            "BROWSER": "true",  # what --open starts
+        offline = {
             "PIP_NO_INDEX": "1",
             "PIP_NO_DEPS": "1",
             "PIP_NO_BUILD_ISOLATION": "0",  # sic: pip negates this one
-            "PIP_FIND_LINKS": str(self.folder / "dist"),
             "PIP_DRY_RUN": "1",  # it is installed already; other documents use it at the same time
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
+        online = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        return (
+            kept
+            | (online if self.real else offline)
+            | {
+                "PATH": f"{self.bin}:{os.environ['PATH']}",
+                "HOME": str(self.folder / "home"),
+                "EDGE_DEEPLAB_CACHE": str(self.folder / "cache"),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONUNBUFFERED": "1",
+                "BROWSER": "true",  # what --open starts
+                "PIP_FIND_LINKS": str(self.folder / "dist"),
+                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            }
+        )
 
     def work_folder(self, name: str) -> Path:
         """An empty folder with the inputs that the documents speak of."""
@@ -81,7 +90,7 @@ def install(folder: Path, *, real: bool = False, extras: str = "all") -> Install
         real: Install the dependencies of ``extras`` from the index, instead of borrowing them.
         extras: See above.
     """
-    made = Install(folder)
+    made = Install(folder, real)
     (folder / "home").mkdir(parents=True)
     copy_tree(made.checkout)
     add_inputs(made.checkout, made.checkout)

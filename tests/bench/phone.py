@@ -27,7 +27,12 @@ CNXN, AUTH, OPEN, OKAY, CLSE, WRTE = (
 )
 VERSION, MAX_PAYLOAD = 0x01000000, 256 * 1024
 SHELL_STDOUT, SHELL_STDERR, SHELL_EXIT = 1, 2, 3
-REDIRECTED = ("/data/", "/sys/", "/proc/")
+REDIRECTED = (
+    "/data/",
+    "/sys/",
+    *(f"/proc/{name}" for name in ("loadavg", "meminfo", "cpuinfo", "device-tree/")),
+)
+"""What lies under the phone's folder; processes are this machine's, so a guard sees those it waits for."""
 
 GETPROP = {
     "ro.product.manufacturer": "Google",

@@ -109,6 +109,10 @@ def test_window(screen: str, toy: Path, tmp_path: Path) -> None:
         desktop.open(str(tmp_path / "photo.png"))
         until(lambda: desktop.result is not None)
         assert "%" in desktop.message.get()
+        for mode in embed_tk.MODES:
+            desktop.mode.set(mode)
+            desktop.show()
+            root.update()
         desktop.mode.set("mask")
         desktop.show()
         desktop.save(str(tmp_path / "mask.png"))

@@ -37,6 +37,7 @@ def main() -> int:
     )
     parser.add_argument("documents", nargs="*", type=Path, help="default: all")
     parser.add_argument("--list", action="store_true", help="only say what would be done")
+    parser.add_argument("--slow", action="store_true", help="run slow blocks too: half an hour and more")
     parser.add_argument("--real", metavar="EXTRAS", help="install dependencies from the index")
     args = parser.parse_args()
     chosen = [path.resolve() for path in args.documents] or documents()
@@ -46,8 +47,11 @@ def main() -> int:
                 print(f"{block}  {block.language}  {block.how}{f' ({block.why})' if block.why else ''}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        made = install(Path(folder) / "install", real=args.real is not None, extras=args.real or "")
-        outcomes = [outcome for path in chosen for outcome in check(path, made, say=say)]
+        patience = 3600 if args.slow else 300
+        made = install(
+            Path(folder) / "install", real=args.real is not None, extras=args.real or "", patience=patience
+        )
+        outcomes = [outcome for path in chosen for outcome in check(path, made, slow=args.slow, say=say)]
     failed = sum(bool(outcome.problem) for outcome in outcomes)
     counts = {
         how: sum(o.block.how == how for o in outcomes) for how in sorted({o.block.how for o in outcomes})

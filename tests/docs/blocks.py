@@ -2,7 +2,8 @@
 
 A block is run as it stands, in a clean install, unless a comment right above it says otherwise::
 
-    <!-- parsed: trains for hours -->     commands are read by the real argument parser, not run
+    <!-- parsed: needs a camera -->       commands are read by the real argument parser, not run
+    <!-- slow: converts for minutes -->   the same, but run with ``python -m tests.docs --slow``
     <!-- started: serves until Ctrl-C --> a server: started, used by the commands after it, ended by Ctrl-C
     <!-- not run: needs a Jetson -->      nothing is done with it
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-HOW = ("run", "parsed", "started", "not run")
+HOW = ("run", "slow", "parsed", "started", "not run")
 
 LANGUAGES = ("sh", "python", "yaml", "json", "text")
 
@@ -124,7 +125,7 @@ def _check(block: Block) -> None:
         raise MarkerError(f"{block}: {block.how!r} is none of {', '.join(HOW)}")
     if block.how != "run" and len(block.why) < 5:
         raise MarkerError(f"{block}: {block.how} needs a reason: <!-- {block.how}: why -->")
-    if block.how in ("parsed", "started") and block.language != "sh":
+    if block.how in ("slow", "parsed", "started") and block.language != "sh":
         raise MarkerError(f"{block}: only commands can be {block.how}, not {block.language}")
     if block.how == "run" and block.language not in LANGUAGES:
         raise MarkerError(f"{block}: {block.language} cannot be run; say why above: <!-- not run: why -->")

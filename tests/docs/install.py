@@ -33,10 +33,12 @@ class Install:
     Attributes:
         folder: Holds all of it.
         real: Dependencies come from the index.
+        patience: Seconds that a block may take.
     """
 
     folder: Path
     real: bool = False
+    patience: float = 300
 
     @property
     def checkout(self) -> Path:
@@ -82,15 +84,16 @@ class Install:
         return folder
 
 
-def install(folder: Path, *, real: bool = False, extras: str = "all") -> Install:
+def install(folder: Path, *, real: bool = False, extras: str = "all", patience: float = 300) -> Install:
     """Build the wheel and install it.
 
     Args:
         folder: Made; holds a checkout, the wheel and the environment afterwards.
         real: Install the dependencies of ``extras`` from the index, instead of borrowing them.
         extras: See above.
+        patience: See :class:`Install`.
     """
-    made = Install(folder, real)
+    made = Install(folder, real, patience)
     (folder / "home").mkdir(parents=True)
     copy_tree(made.checkout)
     add_inputs(made.checkout, made.checkout)
@@ -134,7 +137,9 @@ def copy_tree(target: Path) -> None:
 def add_inputs(folder: Path, checkout: Path) -> None:
     """A photo, a film, a checkpoint and three small data sets, under the names that the documents use."""
     shutil.copy(checkout / "export" / "sample.jpg", folder / "photo.jpg")
-    shutil.copy(checkout / "edge_deeplab" / "weights" / "portrait.safetensors", folder / "best.safetensors")
+    for name in ("best", "my"):
+        weights = checkout / "edge_deeplab" / "weights" / "portrait.safetensors"
+        shutil.copy(weights, folder / f"{name}.safetensors")
     photo = cv2.imread(str(folder / "photo.jpg"))
     assert photo is not None
     photo = cv2.resize(photo, SIZE[::-1], interpolation=cv2.INTER_AREA)

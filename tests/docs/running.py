@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +21,6 @@ from tests.docs.install import Install
 
 PLACEHOLDERS = {"MODEL": "portrait", "CHECKPOINT": "best.safetensors", "SPEC": "folder:data/mine"}
 """Words that stand for the reader's own."""
-
-TIMEOUT = 300.0
 
 PARSE = """
 import contextlib, io, json, sys
@@ -72,12 +70,23 @@ class Outcome:
     absent: str = ""
 
 
-def check(path: Path, made: Install, *, say: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
-    """All blocks of a document, in order, in one folder: later ones may use what earlier ones wrote."""
+def check(
+    path: Path, made: Install, *, slow: bool = False, say: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """All blocks of a document, in order, in one folder: later ones may use what earlier ones wrote.
+
+    Args:
+        path: The document.
+        made: Where it is run.
+        slow: Run slow blocks too.
+        say: Told every outcome at once.
+    """
     relative = path.relative_to(ROOT)
     work = made.work_folder(str(relative).replace("/", "-"))
     outcomes = []
     for block in blocks(path):
+        if slow and block.how == "slow":
+            block = replace(block, how="run")
         begin = time.monotonic()
         problem = absent = ""
         try:
@@ -168,10 +177,10 @@ def _call(command: list[str], made: Install, folder: Path, *, given: str = "") -
             input=given,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=made.patience,
         )
     except subprocess.TimeoutExpired as error:
-        raise Broken(f"not done after {TIMEOUT:.0f} s") from error
+        raise Broken(f"not done after {made.patience:.0f} s") from error
     if done.returncode:
         raise Broken(f"exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -223,7 +232,7 @@ def _start(block: Block, made: Install, folder: Path) -> None:
     with _servers() as servers:
         for number, command in enumerate(block.commands):
             log = made.folder / "work" / f"{block.path.stem}-{block.line}-{number}.log"
-            if _serves(process := _begin(command, made, folder, log), command, log):
+            if _serves(process := _begin(command, made, folder, log), command, log, made.patience):
                 servers.append((command, process, log))
         if not servers:
             raise Broken("nothing in it serves; take the marker away")
@@ -245,16 +254,16 @@ def _begin(command: str, made: Install, folder: Path, log: Path) -> Process:
         )
 
 
-def _serves(process: Process, command: str, log: Path) -> bool:
+def _serves(process: Process, command: str, log: Path, patience: float) -> bool:
     """Wait until it has ended well, or prints an address and is still there."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + patience
     while process.poll() is None:
         if not command.startswith("curl") and re.search(rb"https?://\S+", log.read_bytes()):
             return True
         if time.monotonic() > deadline:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise Broken(f"not done after {TIMEOUT:.0f} s: {command}")
+            raise Broken(f"not done after {patience:.0f} s: {command}")
         time.sleep(0.05)
     if process.returncode:
         raise Broken(f"exit status {process.returncode}: {command}\n{log.read_text()[-3000:]}")
@@ -288,5 +297,6 @@ CHECKS: dict[tuple[str, str], Callable[[Block, Install, Path], None]] = {
     ("run", "json"): _run_json,
     ("run", "text"): _nothing,
     ("parsed", "sh"): _parse,
+    ("slow", "sh"): _parse,
     ("started", "sh"): _start,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_deeplab.cli import parser
 from tests.docs import blocks as of
 from tests.docs.blocks import ROOT, MarkerError, documents
 from tests.docs.install import Install, install
@@ -61,6 +62,22 @@ def anchors(path: Path) -> set[str]:
     """Of a document's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ +(.+?) *$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_within_sentences_exist(path: Path) -> None:
+    """``edge-deeplab NAME --option`` in running text and tables: command and options are there."""
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    wrong = []
+    for quoted in re.findall(r"`edge-deeplab ([^`]+)`", text):
+        here = parser()
+        for word in re.split(r"[\s|\[\]\\=]+", quoted):
+            choices = [action.choices for action in here._actions if action.nargs == "A..."]
+            if choices and choices[0] and word in choices[0]:
+                here = choices[0][word]  # type: ignore[index]
+            elif word.startswith("--") and word not in here._option_string_actions:
+                wrong.append(f"{quoted}: {word}")
+    assert wrong == []
 
 
 # -- the markers -----------------------------------------------------------------------------------

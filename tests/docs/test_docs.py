@@ -69,8 +69,9 @@ def test_commands_within_sentences_exist(path: Path) -> None:
     """``edge-deeplab NAME --option`` in running text and tables: command and options are there."""
     text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     wrong = []
+    top = parser()
     for quoted in re.findall(r"`edge-deeplab ([^`]+)`", text):
-        here = parser()
+        here = top
         for word in re.split(r"[\s|\[\]\\=]+", quoted):
             choices = [action.choices for action in here._actions if action.nargs == "A..."]
             if choices and choices[0] and word in choices[0]:

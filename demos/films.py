@@ -48,8 +48,9 @@ class Format:
     transparent: bool = False
 
 
-# Readable up to the last second even if the process is killed; an ordinary file once it is closed.
-_RESILIENT = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
+# Readable up to the last second even if the process is killed; an ordinary file once it is closed. The head
+# is written late because it must say how far before zero sound and pictures begin, or they come apart.
+_RESILIENT = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000", "flush_packets": "1"}
 _H264 = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
 
 FORMATS = {

@@ -144,6 +144,18 @@ def test_sound_is_kept(tmp_path: Path, source: str, sound: str, target: str, cod
     assert seconds == pytest.approx(1.5, abs=0.1)
     assert frequency == pytest.approx(440, abs=5)
     assert len(frames_of(tmp_path / target)) == 45
+    assert sound_ahead(tmp_path / target) == pytest.approx(sound_ahead(tmp_path / source), abs=0.01)
+
+
+def sound_ahead(path: Path) -> float:
+    """Seconds by which the first packet of sound comes before the first picture."""
+    first: dict[str, float] = {}
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            if packet.pts is not None:
+                kind, seconds = packet.stream.type, float(packet.pts * packet.time_base)
+                first[kind] = min(seconds, first.get(kind, seconds))
+    return first["video"] - first["audio"]
 
 
 # -- reading -----------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def _shape(array: dict[str, Any]) -> str:
 
 
 BEGIN, END = "<!-- vectors -->\n", "<!-- end of vectors -->"
-CLOSE = re.compile(r"(?<=and )\d+(?= pixels of the mask lie)")
+CLOSE = re.compile(r"(?<=of the mask's pixels )\d+(?=\s+lies)")
 
 
 def page(found: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import http.client
 import json
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -337,3 +339,13 @@ def test_the_shipped_model_behind_it(tmp_path: Path) -> None:
         status, answer, _ = ask(port, data, "/mask?kind=cutout")
     assert status == 200
     assert 0.05 < (decoded(answer)[..., 3] > 127).mean() < 0.95
+
+
+def test_a_model_that_is_not_there_ends_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_deeplab.demos.embed_service", "--model", "nothing.onnx"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("embed_service: ")
+    assert done.stderr.count("\n") == 1

@@ -45,15 +45,15 @@ OVERLAP = """() => {
 
 def artefacts(model: str, folder: Path, shared: Path) -> list[str]:
     """Files of all precisions, exported where they are missing; one that fails is named and left out."""
-    paths = [folder / f"{model}-{name}-logits.{name.partition('-')[0]}" for name in EXPORTS]
-    if not all(path.is_file() for path in paths):
-        words = [model, "--packaged", "--export-only", "--reuse", "--heads", "logits", "--only", *EXPORTS]
+    paths = {name: folder / f"{model}-{name}-logits.{name.partition('-')[0]}" for name in EXPORTS}
+    if missing := [name for name, path in paths.items() if not path.is_file()]:
+        words = [model, "--packaged", "--export-only", "--heads", "logits", "--only", *missing]
         words += ["--shared", str(shared), "--output", str(folder)]
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / "exports.py"), *words], check=False)
-    for path in paths:
+    for path in paths.values():
         if not path.is_file():
             print(f"left out: {path.name} could not be exported, see above", file=sys.stderr)
-    return [str(path) for path in paths if path.is_file()]
+    return [str(path) for path in paths.values() if path.is_file()]
 
 
 def shots(page: Path) -> list[str]:

@@ -83,8 +83,12 @@ class TorchRuntime(Runtime):
         return {"torch": torch.__version__}
 
     def describe(self) -> dict[str, str]:
-        """Device and threads."""
-        return {"device": str(self.device), "threads": str(self._torch.get_num_threads())}
+        """Device, threads, and what it computes in: weights may be stored in less."""
+        return {
+            "device": str(self.device),
+            "threads": str(self._torch.get_num_threads()),
+            "computes in": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+        }
 
     def infer(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """(N, 3, H, W) float32 -> the head's output, float32 or (class map) uint8."""

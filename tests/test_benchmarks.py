@@ -110,6 +110,25 @@ def test_absent_folder_is_one_line(
     assert "--shared" in said.err and not said.out
 
 
+def test_artefacts_that_are_there_are_taken_and_a_failed_export_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = importlib.import_module("everything")
+    for name in everything.EXPORTS:
+        (tmp_path / f"none-{name}-logits.{name.partition('-')[0]}").write_bytes(b"x")
+    monkeypatch.setattr(everything.sys, "executable", "/nowhere/python")  # nothing is exported
+    found = everything.artefacts("none", tmp_path, tmp_path)
+    assert [Path(path).name for path in found][::5] == [
+        "none-onnx-fp16-logits.onnx",
+        "none-tflite-int8-logits.tflite",
+    ]
+    monkeypatch.undo()
+    (tmp_path / "none-onnx-fp16-logits.onnx").unlink()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    assert everything.artefacts("none", tmp_path, tmp_path) == found[1:]
+    assert "left out: none-onnx-fp16-logits.onnx could not be exported" in capfd.readouterr().err
+
+
 # -- depthwise and training step ---------------------------------------------------------------------
 
 

@@ -55,21 +55,23 @@ class Comparison:
     Attributes:
         lines: One for each.
         differences: Of the conditions.
-        missing: Contenders that only one of them has.
+        lost: Contenders of the first that the second could not measure, each with the reason.
+        added: Contenders that only the second has.
         stage: What is compared, e.g. ``pipeline p90``.
         limit: As a share.
     """
 
     lines: tuple[Line, ...]
     differences: tuple[str, ...]
-    missing: tuple[str, ...]
+    lost: tuple[str, ...]
+    added: tuple[str, ...]
     stage: str
     limit: float
 
     @property
     def failed(self) -> bool:
-        """Whether something is slower beyond doubt."""
-        return any(line.verdict == "slower" for line in self.lines)
+        """Whether something is slower beyond doubt, or does not run any more."""
+        return bool(self.lost) or any(line.verdict == "slower" for line in self.lines)
 
 
 def compare(before: Result, after: Result, *, limit: float = 0.05) -> Comparison:
@@ -94,8 +96,15 @@ def compare(before: Result, after: Result, *, limit: float = 0.05) -> Comparison
     if not common:
         raise UserError(f"the results have no model in common: {_listed(old)} against {_listed(new)}")
     lines = [_line(old[name], new[name], stage, percent, limit) for name in common]
-    missing = [name for name in (*old, *new) if name not in common]
-    return Comparison(tuple(lines), differences(before, after), tuple(missing), f"{stage} p{percent}", limit)
+    reasons = {e.name: e.error for e in after.entries if e.error is not None}
+    return Comparison(
+        lines=tuple(lines),
+        differences=differences(before, after),
+        lost=tuple(f"{name}: {reasons.get(name, 'not in it')}" for name in old if name not in common),
+        added=tuple(name for name in new if name not in common),
+        stage=f"{stage} p{percent}",
+        limit=limit,
+    )
 
 
 def _line(old: Entry, new: Entry, stage: str, percent: int, limit: float) -> Line:

@@ -122,7 +122,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--fail-above",
         type=_percent,
         metavar="P%",
-        help="compare: exit with 1 when something is slower by more than this (5%%)",
+        help="compare: exit with 1 when something is slower by more than this (5%%) or does not run any more",
     )
 
 

@@ -96,8 +96,10 @@ def _compare(args: argparse.Namespace) -> int:
     for line in found.lines:
         for note in line.notes:
             print(f"- {line.name}: {note}")
-    for name in found.missing:
-        print(f"- only one result has {name}")
+    for text in found.lost:
+        print(f"- B has no figures for {text}")
+    for name in found.added:
+        print(f"- only B has {name}")
     if any(line.verdict == "undecided" for line in found.lines):
         print("- undecided: the interval crosses the limit; measure longer or on a quieter machine")
     return 1 if found.failed and args.fail_above is not None else 0

@@ -100,7 +100,11 @@ def test_only_what_both_have_is_compared(rng: np.random.Generator) -> None:
     both, other = make_entry("m", quiet_turns(rng, 10.0)), make_entry("n", quiet_turns(rng, 5.0))
     found = compare(make_result(both, other), make_result(both))
     assert [line.name for line in found.lines] == ["m"]
-    assert found.missing == ("n",)
+    assert (found.lost, found.added, found.failed) == (("n: not in it",), (), True)
+    broken = replace(other, error="it is damaged", stages={}, samples={}, turns=())
+    assert compare(make_result(both, other), make_result(both, broken)).lost == ("n: it is damaged",)
+    found = compare(make_result(both), make_result(both, other))
+    assert (found.lost, found.added, found.failed) == ((), ("n",), False)
     with pytest.raises(UserError, match="no model in common: n against m"):
         compare(make_result(other), make_result(both))
 

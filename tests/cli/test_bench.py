@@ -88,6 +88,27 @@ def test_compare_for_ci(
     assert verdict in done.out.splitlines()[1]
 
 
+def test_a_model_that_no_longer_runs_fails_ci(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
+    kept, gone = (make_entry(name, quiet_turns(rng, 10.0)) for name in ("kept", "gone"))
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    make_result(kept, gone).save(a)
+    make_result(kept).save(b)
+    assert run("bench", "compare", a, b).status == 0
+    done = run("bench", "compare", a, b, "--fail-above", "50%")
+    assert done.status == 1 and "- B has no figures for gone: not in it" in done.out
+    assert run("bench", "compare", b, a, "--fail-above", "50%").status == 0
+
+
+def test_the_preset_asks_for_mlperfs_lengths() -> None:
+    from edge_deeplab.cli import parser
+    from edge_deeplab.cli.cmd_bench import _plan
+
+    plan = _plan(parser().parse_args(["bench", "m", "--mlperf", "--scenario", "offline"]))
+    assert (plan.min_queries, plan.min_seconds, plan.scenario) == (1024, 60.0, "offline")
+    plan = _plan(parser().parse_args(["bench", "m", "--mlperf", "--min-seconds", "600"]))
+    assert (plan.min_queries, plan.min_seconds) == (1024, 600.0)
+
+
 # -- mistakes ----------------------------------------------------------------------------------------
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from edge_deeplab.demos.live import sources
 from edge_deeplab.demos.live.app import App
 from edge_deeplab.demos.live.hud import draw
 from edge_deeplab.demos.live.loop import Answer, Live, Settings
@@ -19,6 +23,7 @@ from edge_deeplab.demos.live.mailbox import Mailbox
 from edge_deeplab.demos.live.recorder import Recorder
 from edge_deeplab.demos.live.sources import Camera, Film, Pictures, Source, open_source
 from edge_deeplab.demos.live.statistics import Histogram, Rate
+from edge_deeplab.demos.live.virtual_camera import VirtualCamera
 from edge_deeplab.demos.live.window import Window
 from edge_deeplab.demos.options import MODES
 from edge_deeplab.demos.views import EFFECTS, View, open_background
@@ -215,6 +220,56 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_source(text)
+
+
+class Driver:
+    """Stands where ``cv2.VideoCapture`` does: no camera is here. Notes down what is asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, float] = {}
+        self.pictures: list[np.ndarray] = [frame(0)[..., 0], np.dstack([frame(1), frame(1)[..., 0]])]
+
+    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
+        return True
+
+    def set(self, key: int, value: float) -> bool:
+        self.asked[key] = value
+        return True
+
+    def get(self, key: int) -> float:
+        return -1.0  # what drivers say that do not know
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        return (True, self.pictures.pop(0)) if self.pictures else (False, None)
+
+    def release(self) -> None:
+        pass
+
+
+def test_what_a_camera_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(sources, "_capture", lambda _: driver)
+    camera = open_source("0", size=(1280, 720), rate=60)
+    assert driver.asked == {
+        cv2.CAP_PROP_BUFFERSIZE: 1,
+        cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"MJPG"),
+        cv2.CAP_PROP_FRAME_WIDTH: 1280,
+        cv2.CAP_PROP_FRAME_HEIGHT: 720,
+        cv2.CAP_PROP_FPS: 60,
+    }
+    assert camera.rate == 60
+    for _ in range(2):  # gray, and four channels
+        found = camera.read()
+        assert found is not None
+        assert found.shape == (120, 160, 3)
+    assert camera.read() is None
+
+
+def test_a_camera_that_is_not_told_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(sources, "_capture", lambda _: driver)
+    assert open_source("/dev/video3").rate == sources.RATE
+    assert driver.asked == {cv2.CAP_PROP_BUFFERSIZE: 1}
 
 
 def test_what_is_no_film(tmp_path: Path) -> None:
@@ -430,3 +485,46 @@ def test_a_film_as_background(tmp_path: Path) -> None:
 def test_backgrounds_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match="no background"):
         open_background(text)
+
+
+# -- virtual camera ------------------------------------------------------------------------------
+
+
+class Loopback:
+    """Stands where pyvirtualcam's camera does: there is no v4l2loopback here."""
+
+    device = "/dev/video9"
+
+    def __init__(self, width: int, height: int, fps: float, *, fmt: str, device: str | None) -> None:
+        self.width, self.height, self.fps, self.fmt, self.wanted = width, height, fps, fmt, device
+        self.sent: list[Frame] = []
+        self.open = True
+
+    def send(self, picture: Frame) -> None:
+        assert picture.shape == (self.height, self.width, 3)
+        self.sent.append(picture)
+
+    def close(self) -> None:
+        self.open = False
+
+
+def test_a_virtual_camera_keeps_its_first_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Loopback] = []
+
+    def camera(*args: Any, **options: Any) -> Loopback:
+        made.append(Loopback(*args, **options))
+        return made[0]
+
+    module = SimpleNamespace(Camera=camera, PixelFormat=SimpleNamespace(BGR="bgr"))
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", module)
+    with VirtualCamera("", 25) as virtual:
+        virtual.write(frame(0), 0.0)
+        virtual.write(np.hstack([frame(0), frame(1)]), 0.04)  # side by side is wider
+    (loopback,) = made
+    assert (loopback.fps, loopback.fmt, loopback.wanted) == (25, "bgr", None)
+    assert len(loopback.sent) == 2
+    assert np.array_equal(loopback.sent[0], frame(0))
+    assert not loopback.open
+    assert capsys.readouterr().out == "virtual camera: /dev/video9\n"

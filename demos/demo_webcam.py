@@ -55,6 +55,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", metavar="PATH", help="write the figures of every second, one JSON object a line"
     )
+    parser.add_argument(
+        "--window",
+        choices=("tk", "opencv"),
+        help="whose window; default: Tk's, or OpenCV's where there is no Tk",
+    )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument(
         "--virtual-camera",
@@ -120,7 +125,9 @@ def _run(args: argparse.Namespace) -> int:
         model = stack.enter_context(open_from(args)).warmup()
         window = None
         if not args.headless:
-            window = stack.enter_context(closing(open_window(f"edge-deeplab: {model.contract.name}")))
+            window = stack.enter_context(
+                closing(open_window(f"edge-deeplab: {model.contract.name}", args.window))
+            )
         outputs = _outputs(args, source.rate, stack)
         journal = stack.enter_context(Journal(args.log)) if args.log else None
         live = stack.enter_context(Live(source, model, settings, say=_say))

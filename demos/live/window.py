@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -139,21 +140,45 @@ class OpenCvWindow(Window):
             cv2.waitKey(1)
 
 
-def open_window(title: str) -> Window:
+def open_window(title: str, kind: str | None = None) -> Window:
     """The best window this computer has.
 
+    Args:
+        title: Above the picture.
+        kind: ``tk`` or ``opencv`` and no other; None for the first of them that works.
+
     Raises:
-        UserError: It has none.
+        UserError: There is none.
     """
+    for name, opener in OPENERS.items():
+        if kind in (None, name) and (window := opener(title)) is not None:
+            return window
+    raise UserError(NONE[kind])
+
+
+def _tk(title: str) -> Window | None:
     try:
         return TkWindow(title)
-    except ImportError as error:
-        if _opencv_has_windows():
-            return OpenCvWindow(title)
-        raise UserError(
-            "no window: Python came without Tk, and this OpenCV has no windows or finds no screen; cure: "
-            "install python3-tk, or exchange opencv-python-headless for opencv-python, or use --headless"
-        ) from error
+    except ImportError:
+        return None
+
+
+def _opencv(title: str) -> Window | None:
+    return OpenCvWindow(title) if _opencv_has_windows() else None
+
+
+OPENERS: dict[str, Callable[[str], Window | None]] = {"tk": _tk, "opencv": _opencv}
+"""Best first; None where this Python or OpenCV came without windows."""
+
+_OPENCV = "this OpenCV has no windows or finds no screen"
+_EXCHANGE = "exchange opencv-python-headless for opencv-python"
+NONE = {
+    None: f"no window: Python came without Tk, and {_OPENCV}; cure: install python3-tk, or {_EXCHANGE}, or "
+    "use --headless",
+    "tk": "no window: Python came without Tk; cure: install python3-tk, leave out --window, or use --headless",
+    "opencv": f"no window: {_OPENCV}; cure: {_EXCHANGE}, or leave out --window, or use --headless",
+}
+"""What to do when no window of a kind could be opened."""
 
 
 def _opencv_has_windows() -> bool:

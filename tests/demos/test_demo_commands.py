@@ -243,6 +243,19 @@ def test_no_screen_is_said_in_one_line(toy: Path, film: Path, tmp_path: Path) ->
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(None, "without Tk, and this OpenCV"), ("tk", "without Tk;"), ("opencv", "this OpenCV has no windows")],
+)
+def test_no_window_is_said_in_one_line(
+    run: Run, toy: Path, film: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tkinter", None)
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    wanted = ["--window", kind] if kind else []
+    run("webcam", film, "--model", toy, *wanted).refused("no window", words, "--headless")
+
+
 def test_no_virtual_camera_is_said_in_one_line(run: Run, toy: Path, film: Path) -> None:
     pytest.importorskip("pyvirtualcam", reason="pyvirtualcam is not installed")
     if list(Path("/sys/class/video4linux").glob("*")):
@@ -253,7 +266,10 @@ def test_no_virtual_camera_is_said_in_one_line(run: Run, toy: Path, film: Path) 
 
 
 @pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="no screen; run under xvfb-run to include it")
-def test_a_real_window(run: Run, toy: Path, film: Path) -> None:
-    done = run("webcam", film, "--model", toy)
+@pytest.mark.parametrize("kind", ["tk", "opencv"])
+def test_a_real_window(run: Run, toy: Path, film: Path, kind: str) -> None:
+    if kind == "opencv" and not cv2.currentUIFramework():
+        pytest.skip("this OpenCV has no windows")
+    done = run("webcam", film, "--model", toy, "--window", kind)
     assert done.status == 0, done.err
     assert "frames in" in done.out

@@ -175,7 +175,7 @@ _EXCHANGE = "exchange opencv-python-headless for opencv-python"
 NONE = {
     None: f"no window: Python came without Tk, and {_OPENCV}; cure: install python3-tk, or {_EXCHANGE}, or "
     "use --headless",
-    "tk": "no window: Python came without Tk; cure: install python3-tk, leave out --window, or use --headless",
+    "tk": "no window: Python came without Tk; cure: install it, leave out --window, or use --headless",
     "opencv": f"no window: {_OPENCV}; cure: {_EXCHANGE}, or leave out --window, or use --headless",
 }
 """What to do when no window of a kind could be opened."""

@@ -273,6 +273,8 @@ class Neighbours:
 
 def _jiffies(cores: Sequence[int]) -> tuple[float, float] | None:
     """Seconds that ``cores`` were busy, and stolen, since boot; None where /proc/stat is not readable."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
     wanted, tick = {f"cpu{k}" for k in cores}, os.sysconf("SC_CLK_TCK")
     busy = stolen = 0.0
     seen = False

@@ -88,6 +88,14 @@ def test_a_system_that_tells_nothing(elsewhere: dict[str, str]) -> None:
     assert machine().cpu
 
 
+def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sysconf")  # as on Windows
+    neighbours = Neighbours([0])
+    neighbours.skip()
+    neighbours.turn(1.0)
+    assert neighbours.shares(1.0) == (None, None)
+
+
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux only")
 def test_this_machine() -> None:
     here, now = machine(), snapshot()

@@ -87,6 +87,8 @@ def _compare(args: argparse.Namespace) -> int:
 
     if len(args.models) != 3:
         raise UserError("compare takes two results: edge-deeplab bench compare A.json B.json")
+    if args.output or args.json:
+        raise UserError("compare prints and writes nothing; leave --output and --json out")
     before, after = (Result.load(path) for path in args.models[1:])
     found = compare(before, after, limit=0.05 if args.fail_above is None else args.fail_above)
     print(as_text(comparison(found)))
@@ -112,6 +114,8 @@ def _report(args: argparse.Namespace) -> int:
 
     if len(args.models) < 2:
         raise UserError("report takes results: edge-deeplab bench report A.json... --output DIR")
+    if args.json:
+        raise UserError("report reads JSON and writes none; leave --json out")
     _writable(args)
     results = [Result.load(path) for path in args.models[1:]]
     written = _write(args, results)
@@ -142,7 +146,7 @@ def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:
     from edge_deeplab.bench.tables import markdown_report
     from edge_deeplab.files import write_text
 
-    if args.json and len(results) == 1:
+    if args.json:
         results[0].save(args.json)
     if args.output:
         folder = Path(args.output)

@@ -137,7 +137,9 @@ def test_the_preset_asks_for_mlperfs_lengths() -> None:
         (["compare", "a.json"], ["compare takes two results"]),
         (["compare", "a.json", "b.json"], ["cannot read a.json"]),
         (["compare", "TOY", "TOY"], ["is no result", "not UTF-8 text"]),
+        (["compare", "a.json", "b.json", "--output", "out"], ["writes nothing"]),
         (["report"], ["report takes results"]),
+        (["report", "a.json", "b.json", "--json", "c.json"], ["writes none"]),
         (["TOY", "--fail-above", "much"], ["no percentage"]),
     ],
 )

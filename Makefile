@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check web pictures clean
+.PHONY: help demo test lint types check web pictures clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  */make \1\t/p' Makefile | expand -t 16
 
 demo: $(STAMP)  ## export `portrait`, verify it, segment a real photo, time it; look at demo-output/
 	$(BIN)/python -m edge_deeplab.demos.quickstart --output demo-output
@@ -12,11 +15,11 @@ demo: $(STAMP)  ## export `portrait`, verify it, segment a real photo, time it; 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff: rules and layout
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(STAMP)  ## mypy
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
@@ -29,10 +32,11 @@ pictures: $(STAMP)  ## the README's pictures, from photos that come with scikit-
 check: lint types test  ## what CI runs
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), once: some minutes and 7 GB, nearly all of it PyTorch for NVIDIA GPUs (README.md says how to do without)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-clean:
+clean:  ## remove what the others made
 	rm -rf $(VENV) build dist demo-output *.egg-info demos/web/npm/node_modules

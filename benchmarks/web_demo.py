@@ -190,11 +190,20 @@ def speed(visit: Visitor, args: argparse.Namespace) -> dict[str, list[dict[str, 
             # The turn begins when the new engine answers.
             page.wait_for_selector("#busy:empty", state="attached", timeout=120_000)
             page.wait_for_timeout(1000 * SETTLE_S)
-            turns[backend].append(sample(page, args.seconds))
-            if page.get_attribute("#screen", "data-state") != "live":
+            page.wait_for_selector("#fps:not(:text('–')), [data-state=problem]", timeout=120_000)
+            if page.get_attribute("#screen", "data-state") == "problem":
                 raise UserError(f"{backend}: {page.inner_text('#problem-text')}")
+            turns[backend].append(sample(page, args.seconds))
     page.close()
     return turns
+
+
+READ = """
+(names) => Object.fromEntries(names.map((name) => {
+  const value = parseFloat(document.getElementById(name).textContent);
+  return [name, Number.isNaN(value) ? null : value]; // a dash where no frames flow
+}))
+"""
 
 
 def sample(page: Any, seconds: int) -> dict[str, float]:
@@ -202,11 +211,11 @@ def sample(page: Any, seconds: int) -> dict[str, float]:
     samples = []
     for _ in range(seconds):
         page.wait_for_timeout(1000)
-        samples.append({name: page.inner_text(f"#{name}").removesuffix(" ms") for name in FIGURES})
-    shown = [s for s in samples if s["fps"] != "–"]
+        samples.append(page.evaluate(READ, FIGURES))
+    shown = [s for s in samples if s["fps"] is not None]
     if not shown:
         raise UserError("the page showed no frames; give it more --seconds")
-    return {name: median(float(s[name]) for s in shown) for name in FIGURES}
+    return {name: median(s[name] for s in shown) for name in FIGURES}
 
 
 def measure(playwright: Any, films: dict[str, Path], args: argparse.Namespace) -> tuple[list[Measured], str]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -125,7 +124,7 @@ def camera_frames(
             shape = said["height"], said["width"]
             rgba = unpacked(said["seen"]).reshape(*shape, 4)
             yield Seen(
-                cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR),
+                np.ascontiguousarray(rgba[..., 2::-1]),
                 unpacked(said["alpha"]).reshape(shape),
                 said["at"] / 1000,
                 said["times"],
@@ -158,7 +157,7 @@ class Python:
 
 
 def agreement(
-    page: Any, url: str, model: Runtime, count: int, **quality: bool
+    page: Any, url: str, model: Runtime, count: int, *, smooth: bool, refine: bool
 ) -> tuple[list[float], list[Seen]]:
     """Share of the pixels, per frame of the camera, that the page and Python give the same class.
 
@@ -167,14 +166,14 @@ def agreement(
         url: Of the model, for the page.
         model: The same one, for Python.
         count: Frames.
-        **quality: ``smooth`` and ``refine``.
+        smooth, refine: What is made of the network's answers, here and there.
 
     Returns:
         The shares, and the frames.
     """
-    python = Python(model, **quality)
+    python = Python(model, smooth=smooth, refine=refine)
     shares, frames = [], []
-    with camera_frames(page, url, **quality) as camera:
+    with camera_frames(page, url, smooth=smooth, refine=refine) as camera:
         for seen, _ in zip(camera, range(count), strict=False):
             expected = python.alpha(seen)
             shares.append(float(((seen.alpha >= 128) == (expected >= 128)).mean()))

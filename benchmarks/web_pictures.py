@@ -163,8 +163,8 @@ def sheet(folder: Path, names: Sequence[str], height: int = 700) -> Frame:
         seen = screen["viewport"]["height"] * screen.get("device_scale_factor", 1)
         picture = picture[:seen]  # without scrolling
         width = round(picture.shape[1] * height / picture.shape[0])
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        row.append(cv2.copyMakeBorder(picture, 8, 8, 8, 8, cv2.BORDER_CONSTANT, value=(160, 160, 160)))
+        scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        row.append(cv2.copyMakeBorder(scaled, 8, 8, 8, 8, cv2.BORDER_CONSTANT, value=(160, 160, 160)))
     return np.ascontiguousarray(np.hstack(row), np.uint8)
 
 

@@ -90,7 +90,7 @@ def run(output: Path) -> None:
         result = model.segment(frame)
         print(f"  from opening the file to the first mask: {time.perf_counter() - begin:.2f} s")
     write_image(output / "strip.png", strip(frame, result))
-    write_image(output / "mask.png", result.labels)
+    write_image(output / "alpha.png", result.alpha)
     write_image(output / "cutout.png", result.cutout(frame))
     print("3/3  timing")
     for threads in (1, 2):

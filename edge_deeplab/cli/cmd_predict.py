@@ -26,8 +26,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         choices=tuple(ENDINGS),
         action="append",
-        help="mask: NAME.png, uint8 class ids (default); alpha: NAME-alpha.png; overlay: NAME-overlay.jpg; "
-        "cutout: NAME-cutout.png with transparency; repeat for several",
+        help="mask: NAME.png, uint8 class ids, nearly black to the eye (default); alpha: NAME-alpha.png, "
+        "0 to 255; overlay: NAME-overlay.jpg; cutout: NAME-cutout.png with transparency; repeat for several",
     )
     add_runtime_options(parser)
 

@@ -64,7 +64,8 @@ def rounded_input(x: Tensor, low: float, high: float) -> Tensor:
     """``x`` in 256 levels from ``low`` to ``high``, zero being one of them."""
     scale = max(high - low, 1e-12) / 255
     zero = round(-low / scale)
-    return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+    # In place: these are the largest tensors there are, and every copy of them costs more than the sums.
+    return (x / scale).round_().clamp_(-zero, 255 - zero).mul_(scale)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import random_checkpoint
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import write_text
 from edge_deeplab.spec import Head
-from edge_deeplab.zoo import checkpoint_contract, find, shipped
+from edge_deeplab.zoo import checkpoint_contract, find
 
 HEADS: tuple[Head, ...] = ("logits", "logits-full", "classmap", "probability")
 
@@ -50,8 +50,7 @@ class Model:
         argument: What ``edge-deeplab export`` is given.
         checkpoint: Its file.
         data: Labelled pictures, a SPEC; empty: none fit its classes.
-        calibration: SPEC or folder; empty: what comes with the package.
-        shipped: It came with the package.
+        calibration: SPEC or folder.
         trained: Random weights have no accuracy to lose, so nothing is refused or mended.
     """
 
@@ -60,7 +59,6 @@ class Model:
     checkpoint: Path
     data: str
     calibration: str
-    shipped: bool = False
     trained: bool = True
 
 
@@ -109,7 +107,7 @@ def models(names: Sequence[str], shared: Path, output: Path, weights: Path | Non
         if not trained:
             yield Model(title, argument, path, "", portrait, trained=False)
         elif contract.binary:
-            yield Model(title, argument, path, portrait, portrait, shipped=name in shipped())
+            yield Model(title, argument, path, portrait, portrait)
         elif "camvid" in contract.name:
             yield Model(title, argument, path, camvid, camvid)
         else:
@@ -125,7 +123,7 @@ def export(
         model, name, head: What to export; ``name`` is a key of :data:`EXPORTS`.
         output: Folder of the artefact.
         pictures: At most as many are verified on.
-        views: Folder of pictures for models without labelled ones; empty: what comes with the package.
+        views: Folder of pictures for models without labelled ones.
         reuse: Take an artefact that is there already, with what was written down about it.
     """
     path = output / f"{model.title.replace(' ', '-')}-{name}-{head}.{name.partition('-')[0]}"
@@ -133,8 +131,7 @@ def export(
     if reuse and path.is_file() and record.is_file():
         return Export(path=path, **json.loads(record.read_text()))
     flags = [*EXPORTS[name], "--head", head, "--count", str(pictures)]
-    if model.data or views:
-        flags += ["--data", model.data] if model.data else ["--pictures", views]
+    flags += ["--data", model.data] if model.data else ["--pictures", views]
     if name.endswith("-int8") and model.calibration:
         flags += ["--calibration", model.calibration]
     if not model.trained:

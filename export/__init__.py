@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,14 +80,14 @@ def export_model(
             lambda *again: export_model(again[0], target, *again[1:], samples=samples, source=source),
         )
     notes: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="edge-deeplab-") as scratch, whole_file(output) as temporary:
+    with _scratch(options.scratch) as scratch, whole_file(output) as temporary:
         heard = options.note
 
         def note(line: str) -> None:
             notes.append(line)
             heard(line)
 
-        options = dataclasses.replace(options, scratch=Path(scratch), note=note)
+        options = dataclasses.replace(options, scratch=scratch, note=note)
         samples = sample_views() if samples is None else samples
         job = open_job(path, target, chosen, options, samples=samples, source=source)
         report = job.run(temporary, output.name)
@@ -96,6 +98,16 @@ def export_model(
             raise VerificationError(report)
         write_text(output.with_name(output.name + ".report.json"), report.to_json())
     return report
+
+
+@contextlib.contextmanager
+def _scratch(given: Path | None) -> Iterator[Path]:
+    """The caller's folder, or one that goes with the export."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="edge-deeplab-") as own:
+        yield Path(own)
 
 
 def _check(name: str, target: Target, options: Options) -> None:

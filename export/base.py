@@ -67,8 +67,9 @@ class Options:
         force: Keep an artefact that failed its verification.
         diagnose: Measure the error layer by layer.
         settings: The target's own record, from :attr:`Target.settings`.
-        scratch: A folder that lives as long as the export. A target may leave there what a second
-            attempt, with other layers in float, need not compute again.
+        scratch: A folder where a target may leave what a second attempt, with other layers in float, need
+            not compute again; None: one that lives as long as the export. Exports that share a folder
+            share that work too.
         progress: Shows progress.
         note: Takes a line for the user: a doubt, not an error.
     """

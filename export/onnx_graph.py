@@ -36,7 +36,7 @@ def float_graph(model: DeepLabV3Plus, contract: InputContract, options: Options)
     """Trace and simplify ``model``; the input is float32 NCHW.
 
     Convolutions are named after their layers (``backbone.blocks.3.depthwise``). The graph is kept in
-    ``options.scratch``, where there is one, for the next attempt at the same export.
+    ``options.scratch``, where there is one, for further attempts with the same weights.
 
     Returns:
         The ``onnx.ModelProto`` without metadata, and the contract with head stride and dynamic axes.
@@ -46,6 +46,7 @@ def float_graph(model: DeepLabV3Plus, contract: InputContract, options: Options)
 
         from edge_deeplab.export.fold import fold
         from edge_deeplab.export.heads import with_head
+        from edge_deeplab.models.checkpoint import fingerprint
     if options.opset < 17:
         raise UserError(f"opset {options.opset} is too old; 17 is the least")
     folded = fold(model)
@@ -56,7 +57,16 @@ def float_graph(model: DeepLabV3Plus, contract: InputContract, options: Options)
         if axis in options.dynamic or (axis != "batch" and "size" in options.dynamic)
     )
     contract = contract.replace(layout="NCHW", dtype="float32", dynamic=dynamic)
-    kept = options.scratch / "graph.onnx" if options.scratch else None
+    what = "-".join(
+        (
+            contract.head,
+            f"{contract.height}x{contract.width}",
+            str(contract.threshold),
+            str(options.opset),
+            *dynamic,
+        )
+    )
+    kept = options.scratch / f"{what}-{fingerprint(folded.state_dict())}.onnx" if options.scratch else None
     if kept and kept.is_file():
         return onnx.load(kept), contract
     proto = _trace(network, contract, options.opset)

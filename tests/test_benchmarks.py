@@ -26,6 +26,7 @@ SCRIPTS = (
     "web_demo",
     "web_pictures",
     "exports",
+    "export_all",
     "heads",
     "random_checkpoint",
     "soak",

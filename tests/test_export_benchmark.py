@@ -41,7 +41,7 @@ def shown() -> Any:
 @pytest.fixture
 def model(grid: Any) -> Any:
     path = find("portrait", prefer=(".safetensors",))
-    return grid.Model("portrait", "portrait", path, "folder:data/eg", "folder:data/eg", shipped=True)
+    return grid.Model("portrait", "portrait", path, "folder:data/eg", "folder:data/eg")
 
 
 def report(iou: float = 0.965, **changes: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_heads_are_tried_where_they_decide(grid: Any) -> None:
 
 def test_models_get_the_pictures_that_have_their_classes(grid: Any, tmp_path: Path) -> None:
     (ours,) = grid.models(["portrait"], tmp_path, tmp_path, None)
-    assert (ours.data, ours.shipped, ours.trained) == (f"folder:{tmp_path}/data/eg", True, True)
+    assert (ours.data, ours.trained) == (f"folder:{tmp_path}/data/eg", True)
     (camvid,) = grid.models([str(BENCHMARKS / "camvid/camvid.safetensors")], tmp_path, tmp_path, None)
     assert (camvid.title, camvid.data) == ("camvid", f"camvid:{tmp_path}/data/camvid")
     with pytest.raises(UserError, match="no model 'portrayt'"):

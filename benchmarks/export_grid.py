@@ -18,7 +18,7 @@ import random_checkpoint
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import write_text
 from edge_deeplab.spec import Head
-from edge_deeplab.zoo import checkpoint_contract, find
+from edge_deeplab.zoo import checkpoint_contract, find, shipped
 
 HEADS: tuple[Head, ...] = ("logits", "logits-full", "classmap", "probability")
 
@@ -51,6 +51,7 @@ class Model:
         checkpoint: Its file.
         data: Labelled pictures, a SPEC; empty: none fit its classes.
         calibration: SPEC or folder.
+        shipped: It came with the package.
         trained: Random weights have no accuracy to lose, so nothing is refused or mended.
     """
 
@@ -59,6 +60,7 @@ class Model:
     checkpoint: Path
     data: str
     calibration: str
+    shipped: bool = False
     trained: bool = True
 
 
@@ -107,7 +109,7 @@ def models(names: Sequence[str], shared: Path, output: Path, weights: Path | Non
         if not trained:
             yield Model(title, argument, path, "", portrait, trained=False)
         elif contract.binary:
-            yield Model(title, argument, path, portrait, portrait)
+            yield Model(title, argument, path, portrait, portrait, shipped=name in shipped())
         elif "camvid" in contract.name:
             yield Model(title, argument, path, camvid, camvid)
         else:
@@ -123,7 +125,7 @@ def export(
         model, name, head: What to export; ``name`` is a key of :data:`EXPORTS`.
         output: Folder of the artefact.
         pictures: At most as many are verified on.
-        views: Folder of pictures for models without labelled ones.
+        views: Folder of pictures for models without labelled ones; empty: what comes with the package.
         reuse: Take an artefact that is there already, with what was written down about it.
     """
     path = output / f"{model.title.replace(' ', '-')}-{name}-{head}.{name.partition('-')[0]}"
@@ -131,7 +133,8 @@ def export(
     if reuse and path.is_file() and record.is_file():
         return Export(path=path, **json.loads(record.read_text()))
     flags = [*EXPORTS[name], "--head", head, "--count", str(pictures)]
-    flags += ["--data", model.data] if model.data else ["--pictures", views]
+    if model.data or views:
+        flags += ["--data", model.data] if model.data else ["--pictures", views]
     if name.endswith("-int8") and model.calibration:
         flags += ["--calibration", model.calibration]
     if not model.trained:

@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(EXPORTS), default=list(EXPORTS))
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help=f"of {', '.join(ALL_HEADS)}")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of random models, see training")
+    parser.add_argument(
+        "--packaged",
+        action="store_true",
+        help="shipped models with what comes with them, as without any pictures: to calibrate and to verify",
+    )
     parser.add_argument("--pictures", type=positive, default=150, metavar="N", help="scored (default 150)")
     parser.add_argument("--reuse", action="store_true", help="take artefacts that lie in --output already")
     parser.add_argument("--export-only", action="store_true", help="export and score; time nothing")
@@ -67,8 +72,10 @@ def run(args: argparse.Namespace) -> None:
     shared = shared_folder(args.shared)
     args.output.mkdir(parents=True, exist_ok=True)
     ours = list(models(args.models, shared, args.output, args.init))
+    if args.packaged:
+        ours = [dataclasses.replace(m, calibration="", data="") if m.shipped else m for m in ours]
     every = [(model, *case) for model in ours for case in cases(args.only, args.heads)]
-    views = str(shared / "data/eg/val/images")
+    views = "" if args.packaged else str(shared / "data/eg/val/images")
     made = [
         export(model, name, head, args.output, pictures=args.pictures, views=views, reuse=args.reuse)
         for model, name, head in bar(every, desc="exporting", unit="artefact")

@@ -76,6 +76,24 @@ def test_models_get_the_pictures_that_have_their_classes(grid: Any, tmp_path: Pa
         list(grid.models(["portrayt"], tmp_path, tmp_path, None))
 
 
+def test_without_pictures_models_get_what_comes_with_them(
+    grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``everything.py`` calls it."""
+    exports = importlib.import_module("exports")
+    asked: list[tuple[Any, str]] = []
+
+    def export(model: Any, name: str, head: str, output: Path, *, views: str, **_: Any) -> Any:
+        asked.append((model, views))
+        return grid.Export(model.title, name, head, output / "x.onnx", 0, 1.0, 1.0, report())
+
+    monkeypatch.setattr(exports, "export", export)
+    flags = ["--only", "onnx-int8", "--heads", "logits", "--shared", str(tmp_path), "--output", str(tmp_path)]
+    assert exports.main(["portrait", "--packaged", "--export-only", *flags]) == 0
+    ((model, views),) = asked
+    assert (model.data, model.calibration, views) == ("", "", "")
+
+
 def test_an_export_is_the_users_command_and_watched(
     grid: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,3 +73,33 @@ def test_swatches_show_the_backdrops() -> None:
     assert len(gradients) == 3
     for name, top, bottom in gradients:
         assert f".swatch.{name} {{\n  background: linear-gradient({top}, {bottom});" in style
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of ``#rgb`` or ``#rrggbb`` (WCAG 2.2)."""
+    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
+    levels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels]
+    return sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+TEXTS = [
+    ("text", "page"),
+    ("text", "panel"),
+    ("soft", "page"),
+    ("soft", "panel"),
+    ("problem", "panel"),
+    ("accent", "accent-wash"),
+    ("on-accent", "accent"),
+]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("text", "behind"), TEXTS)
+def test_text_can_be_read(theme: int, text: str, behind: str) -> None:
+    """A contrast of 4.5 at least: WCAG 2.2, 1.4.3."""
+    style = (PAGE / "style.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colors = dict(re.findall(r"--([\w-]+): (#\w+);", blocks[theme]))
+    low, high = sorted(luminance(colors[name]) for name in (text, behind))
+    assert (high + 0.05) / (low + 0.05) >= 4.5

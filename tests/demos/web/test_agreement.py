@@ -16,6 +16,7 @@ from edge_deeplab.imaging import Floats, Frame, alpha_image, preprocess, read_im
 from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.spec import InputContract
+from edge_deeplab.zoo import shipped
 from tests.demos.web.conftest import MakeVisit
 from tests.demos.web.support import ROOT, alphas, clips, rgba, served, shown_by
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
@@ -40,11 +41,11 @@ def page(visit: MakeVisit, site: str) -> Iterator[Any]:
     assert visitor.errors == []
 
 
-def agreement(page: Any, frames: list[Frame], site: str, **options: Any) -> float:
+def agreement(page: Any, frames: list[Frame], site: str, model: str = "portrait", **options: Any) -> float:
     """Least share of equal pixels over some frames."""
-    shown = alphas(page, frames, url=f"{site}/models/portrait.onnx", **options)
+    shown = alphas(page, frames, url=f"{site}/models/{model}.onnx", **options)
     shares = []
-    with open_model("portrait", threads=1) as runtime:
+    with open_model(model, threads=1) as runtime:
         for frame, alpha in zip(frames, shown, strict=True):
             result = runtime.segment(frame)
             shares.append(float(((alpha >= 128) == result.labels).mean()))
@@ -56,10 +57,11 @@ def agreement(page: Any, frames: list[Frame], site: str, **options: Any) -> floa
 # -- the shipped models --------------------------------------------------------------------------
 
 
-def test_a_photo_has_the_mask_that_python_gives_it(page: Any, site: str) -> None:
+@pytest.mark.parametrize("model", [name for name, files in shipped().items() if ".onnx" in files])
+def test_a_photo_has_the_mask_that_python_gives_it(page: Any, site: str, model: str) -> None:
     photo = read_image(SAMPLE)
     frames = [photo, photo[40:450, :], cv2.resize(photo, (1280, 960)), cv2.resize(photo, (200, 150))]
-    assert agreement(page, frames, site, backend="wasm", threads=1) >= AGREEMENT
+    assert agreement(page, frames, site, model, backend="wasm", threads=1) >= AGREEMENT
 
 
 def test_threads_give_the_same_mask(page: Any, site: str) -> None:

@@ -24,6 +24,8 @@ def shipped() -> dict[str, dict[str, Path]]:
 def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> Path:
     """The file behind a MODEL: a shipped name, a checkpoint or an artefact.
 
+    ``portrait.tflite`` is the shipped ``portrait``'s file with that suffix, unless there is such a file here.
+
     Args:
         model: What the user gave.
         prefer: For shipped names: suffixes, best first.
@@ -31,12 +33,15 @@ def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> 
     Raises:
         UserError: Neither a shipped name nor a file.
     """
-    files = shipped().get(model)
-    if files:
+    ours = shipped()
+    if files := ours.get(model):
         return next(files[suffix] for suffix in (*prefer, *files) if suffix in files)
     path = Path(model).expanduser()
     if path.is_file():
         return path
+    name, dot, suffix = model.rpartition(".")
+    if shipped_file := ours.get(name, {}).get(dot + suffix):
+        return shipped_file
     raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(shipped()) or 'none are'})")
 
 

@@ -38,6 +38,8 @@ def _run(args: argparse.Namespace) -> int:
         )
         print(f"  {'':16} {', '.join(f'{k} {v:.4f}' for k, v in contract.metrics.items())}")
         print(f"  {'':16} {contract.provenance.license}")
+        files = [name + suffix for suffix in shipped()[name]]
+        print(f"  {'':16} {', '.join(files)}")
     print("\nVariants               params   multiply-adds")
     print("                        (21 cl.)  513x513, 21 cl.   256x256, 1 logit")
     for name, variant in VARIANTS.items():

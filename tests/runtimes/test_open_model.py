@@ -10,7 +10,7 @@ import pytest
 from edge_deeplab.errors import MissingExtra, UserError
 from edge_deeplab.imaging import read_image
 from edge_deeplab.runtimes import open_model, runtimes
-from edge_deeplab.zoo import shipped
+from edge_deeplab.zoo import find, shipped
 from tests.runtimes.artefacts import toy_onnx
 
 SHIPPED = [(name, path) for name, files in shipped().items() for path in files.values()]
@@ -44,6 +44,17 @@ def test_a_path_may_be_text_or_path_or_in_the_home_folder(toy: Path, monkeypatch
     for model in (toy, str(toy), "~/toy.onnx"):
         with open_model(model) as opened:
             assert opened.contract.name == "toy"
+
+
+@pytest.mark.parametrize(("name", "path"), SHIPPED)
+def test_a_shipped_file_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: Path
+) -> None:
+    """Of several files with one name, the suffix chooses; a file of that name in this folder comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert find(path.name) == path
+    (tmp_path / path.name).write_bytes(b"mine")
+    assert find(path.name).resolve() == tmp_path / path.name
 
 
 def test_a_file_in_this_folder_does_not_hide_a_shipped_name(

@@ -7,16 +7,18 @@ and a resume change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 
 from edge_deeplab.data import Split
 from edge_deeplab.data.base import Pair
+from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Frame
 from edge_deeplab.training.augment import contour_band
 from edge_deeplab.training.config import TrainConfig
@@ -120,15 +122,63 @@ def _single_threaded(_: int) -> None:
     cv2.setNumThreads(1)
 
 
+class _Answers(Dataset["dict[str, Tensor] | UserError"]):
+    """Samples, or what is wrong with them: raised in a worker, it would come back with a traceback inside."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor] | UserError:
+        try:
+            return self.samples[key]
+        except UserError as error:
+            return error
+
+
+def _batch_or_error(answers: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] | UserError:
+    wrong = [answer for answer in answers if isinstance(answer, UserError)]
+    if wrong:
+        return wrong[0]
+    batch: dict[str, Tensor] = default_collate(answers)  # type: ignore[no-untyped-call]
+    return batch
+
+
 def loader(
     samples: Samples, config: TrainConfig, batches: Batches, *, pin: bool = False
-) -> DataLoader[dict[str, Tensor]]:
-    """The samples of ``batches``, read ahead by worker processes; ``pin``: for copies to a GPU."""
-    return DataLoader(
-        samples,
+) -> Iterator[dict[str, Tensor]]:
+    """The samples of ``batches``, read ahead by worker processes; ``pin``: for copies to a GPU.
+
+    Raises:
+        UserError: A photo or its labels cannot be used; raised at the batch that needs them.
+    """
+    answers: DataLoader[dict[str, Tensor] | UserError] = DataLoader(
+        _Answers(samples),
         batch_sampler=batches,
         num_workers=config.workers,
+        collate_fn=_batch_or_error,
         worker_init_fn=_single_threaded,
         prefetch_factor=4 if config.workers else None,
         pin_memory=pin,
     )
+    for answer in answers:
+        if isinstance(answer, UserError):
+            raise answer
+        yield answer
+
+
+@contextmanager
+def workers_watched() -> Iterator[None]:
+    """Say in one line that a worker process was killed; torch tells it anywhere, by a signal handler.
+
+    Raises:
+        UserError: A worker is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise UserError(
+            "a process that reads pictures was killed, most likely for lack of memory; go on from the last "
+            "checkpoint with --resume and fewer --workers"
+        ) from error

@@ -22,7 +22,7 @@ from edge_deeplab.models.pretrained import initialise
 from edge_deeplab.models.variants import variant
 from edge_deeplab.spec import ClassInfo, InputContract, Provenance
 from edge_deeplab.training.config import TrainConfig
-from edge_deeplab.training.dataset import Batches, Samples, loader
+from edge_deeplab.training.dataset import Batches, Samples, loader, workers_watched
 from edge_deeplab.training.distillation import Teacher, load_teacher
 from edge_deeplab.training.distributed import World, find_device, join
 from edge_deeplab.training.environment import git_commit
@@ -32,7 +32,7 @@ from edge_deeplab.training.objective import Objective
 from edge_deeplab.training.optimizer import learning_rate, make_optimizer, set_rate
 from edge_deeplab.training.run_folder import RunFolder
 from edge_deeplab.training.state import Progress, State, save_state
-from edge_deeplab.training.step import Step
+from edge_deeplab.training.step import NotFinite, Step
 from edge_deeplab.training.validation import validate
 
 LOG_EVERY = 20
@@ -60,7 +60,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False) -> Path:
         UserError: Settings, data or device cannot be used, or the loss is no number any more.
     """
     config.check()
-    with join(config.device) as world:
+    with join(config.device) as world, workers_watched():
         return Trainer(config, output, resume=resume, world=world).run()
 
 
@@ -209,24 +209,26 @@ class Trainer:
         set_rate(self.optimizer, learning_rate(step, self.total, config))
         if self.networks.quantiser is not None:
             self.networks.quantiser.observing = step < RANGES_SETTLE * self.total
-        loss = self.step(batch, step)
-        if not math.isfinite(loss):
-            raise UserError(self._diverged(loss))
+        try:
+            loss = self.step(batch, step)
+        except NotFinite as error:
+            raise UserError(self._diverged(str(error))) from error
         self.networks.follow(min(config.ema, (1 + step) / (10 + step)))
         return loss
 
-    def _diverged(self, loss: float) -> str:
-        """Which batch it was, and what to do."""
+    def _diverged(self, what: str) -> str:
+        """What is no number, in which batch it was, and what to do."""
         step = self.progress.step
         keys = next(iter(Batches(len(self.samples), self.config, step, step + 1)))
         names = [str(self.samples.pair(index).image) for _, index in keys]
         if self.world.leads:
-            self.folder.log({"step": step, "not_finite": repr(loss), "pictures": names})
+            self.folder.log({"step": step, "not_finite": what, "pictures": names})
+        self.world.gather(step)  # nobody ends, and ends the others, before the first has written
         shown = ", ".join(Path(name).name for name in names[:4]) + (" …" if len(names) > 4 else "")
         state = self.folder.state
         cure = f"{state} holds the last good state: resume" if state.exists() else "start again"
         return (
-            f"the loss is {loss} at step {step} (epoch {step // self.per_epoch}, pictures {shown}; all in "
+            f"{what} at step {step} (epoch {step // self.per_epoch}, pictures {shown}; all in "
             f"metrics.jsonl); {cure} with a lower --lr"
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,30 +53,37 @@ class RunFolder:
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        """Finish TensorBoard's file, as far as the disk lets it: what ended the run has been said already."""
+        board, self._board = self._board, None
+        if board is not None:
+            with suppress(OSError):
+                board.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {self.path}: {because(error)}; --resume once it can"
+            ) from error
 
     def log(self, record: dict[str, Any], *, scalars: dict[str, float] | None = None) -> None:
         """Add a line to ``metrics.jsonl``, and ``scalars`` to TensorBoard at ``record["step"]``."""
-        try:
+        with self._writing():
             with self._log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             for tag, value in (scalars or {}).items():
                 if self._board is not None and math.isfinite(value):
                     self._board.add_scalar(tag, value, record["step"])
-        except OSError as error:
-            raise UserError(
-                f"cannot write into {self.path}: {because(error)}; --resume once it can"
-            ) from error
 
     def picture(self, step: int, sheet: Frame) -> None:
         """Keep a picture (BGR) under ``samples/`` and in TensorBoard."""
         imaging.write_image(self.path / "samples" / f"{step:06d}.jpg", sheet)
         if self._board is not None:
             rgb = cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)
-            self._board.add_image("val/samples", rgb, step, dataformats="HWC")
+            with self._writing():
+                self._board.add_image("val/samples", rgb, step, dataformats="HWC")
 
     def draw(self) -> None:
         """Draw ``curves.png`` anew from all records."""

@@ -16,7 +16,14 @@ from edge_deeplab.training.distributed import World
 from edge_deeplab.training.networks import Networks
 from edge_deeplab.training.objective import Objective, Part
 
+SCALE_LIMIT = 2.0**-20
+"""Loss scale below which float16 gradients are not too large but no numbers at all; it starts at 2^16."""
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient of a batch is no finite number; the words say which."""
 
 
 class Step:
@@ -60,7 +67,11 @@ class Step:
             step: Counts from 0.
 
         Returns:
-            The batch's loss, over all processes. If it is no finite number, the weights stay as they were.
+            The batch's loss, over all processes.
+
+        Raises:
+            NotFinite: The loss or the gradient is no finite number, in every process alike. The weights are
+                as they were.
         """
         config, world = self.config, self.world
         parts = self._parts(batch)
@@ -82,10 +93,22 @@ class Step:
                 torch.autograd.backward(self.scaler.scale(share * world.size))
             loss += share.detach()
         value = world.sum(loss).item()
-        if math.isfinite(value):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        if not math.isfinite(value):
+            raise NotFinite(f"the loss is {value}")
+        self._check_gradient()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return value
+
+    def _check_gradient(self) -> None:
+        """A finite loss may still have a gradient that is not; it must not reach the weights."""
+        if self.scaler.is_enabled():  # leaves such steps out itself, and lowers the scale
+            if self.scaler.get_scale() < SCALE_LIMIT:
+                raise NotFinite("the gradient is not finite at any loss scale")
+            return
+        gradients = [p.grad for p in self.networks.model.parameters() if p.grad is not None]
+        if not math.isfinite(torch.nn.utils.get_total_norm(gradients, float("inf")).item()):
+            raise NotFinite("the gradient is not finite")
 
     def _parts(self, batch: dict[str, Tensor]) -> list[Part]:
         pieces = (

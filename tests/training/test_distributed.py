@@ -45,13 +45,23 @@ def shared(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, epochs=2, norm="frozen", val_every=1, workers=1, lr=2e-3)
 
 
-def start(config: TrainConfig, folder: Path, *more: str, slowly: bool = False) -> subprocess.Popen[str]:
-    """Start ``edge-deeplab train`` in two processes, its words going to files in ``folder``."""
+POISONED = (
+    "import sys\n"
+    "from edge_deeplab.training import objective\n"
+    "loss, calls = objective.segmentation_loss, iter(range(1000))\n"
+    "objective.segmentation_loss = lambda *a: loss(*a) * (1 if next(calls) < 3 else float('nan'))\n"
+    "from edge_deeplab.cli import main\n"
+    "raise SystemExit(main(sys.argv[1:]))\n"
+)
+"""The command line with a loss that is no number from the fourth step on."""
+
+
+def start(config: TrainConfig, folder: Path, *more: str, program: str = "") -> subprocess.Popen[str]:
+    """Start ``edge-deeplab train``, or a program around it, in two processes; its words go to ``folder``."""
     folder.mkdir(exist_ok=True)
     write_config(folder / "settings.yaml", config)
-    program = folder / "slow.py"
-    program.write_text(SLOWLY)
-    command = [str(program)] if slowly else ["-m", "edge_deeplab"]
+    (folder / "program.py").write_text(program)
+    command = [str(folder / "program.py")] if program else ["-m", "edge_deeplab"]
     words = ["train", "--config", str(folder / "settings.yaml"), "--output", str(folder / "run"), *more]
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.check=0", "OMP_NUM_THREADS": "1"}
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
@@ -96,7 +106,7 @@ def test_two_processes_make_the_run_of_one(tmp_path: Path, shared: TrainConfig) 
 
 def test_a_run_of_two_goes_on_as_a_run_of_one(tmp_path: Path, shared: TrainConfig) -> None:
     train(shared, tmp_path / "one")
-    process = start(dataclasses.replace(shared, checkpoint_every=1), tmp_path / "two", slowly=True)
+    process = start(dataclasses.replace(shared, checkpoint_every=1), tmp_path / "two", program=SLOWLY)
     try:
         state = tmp_path / "two" / "run" / STATE
         wait_for(state, process, tmp_path / "two")
@@ -106,6 +116,43 @@ def test_a_run_of_two_goes_on_as_a_run_of_one(tmp_path: Path, shared: TrainConfi
     assert 1 <= int(state_of(tmp_path / "two" / "run")[1]["step"]) < 6
     train(shared, tmp_path / "two" / "run", resume=True)
     assert_close(tmp_path / "two" / "run", tmp_path / "one", 2e-6)
+
+
+def test_a_run_of_one_goes_on_as_a_run_of_two(
+    tmp_path: Path, shared: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(shared, tmp_path / "one")
+    saved = Trainer._save
+
+    def stop(self: Trainer) -> None:
+        saved(self)
+        raise KeyboardInterrupt
+
+    (tmp_path / "two").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_save", stop)
+        train(shared, tmp_path / "two" / "run")
+    assert state_of(tmp_path / "two" / "run")[1]["step"] == "2"
+    assert run_two(shared, tmp_path / "two", "--resume") == 0, (tmp_path / "two" / "err").read_text()
+    assert_close(tmp_path / "two" / "run", tmp_path / "one", 2e-6)
+
+
+def test_with_statistics_of_their_own_two_processes_are_one_with_two_parts(
+    tmp_path: Path, shared: TrainConfig
+) -> None:
+    """Batch norm sees the same two pictures at a time either way, so the weights agree.
+
+    The running statistics do not: one process follows both halves of a batch, the first of two only its own.
+    """
+    # SGD: where two pictures leave a norm hardly any gradient, Adam would blow its rounding up to full steps.
+    settings = dataclasses.replace(shared, norm="batch", optimizer="sgd", lr=0.01)
+    train(dataclasses.replace(settings, accumulate=2), tmp_path / "one")
+    assert run_two(settings, tmp_path / "two") == 0, (tmp_path / "two" / "err").read_text()
+    (a, _), (b, _) = state_of(tmp_path / "two" / "run"), state_of(tmp_path / "one")
+    assert a.keys() == b.keys()
+    apart = {name for name in a if float((a[name].double() - b[name].double()).abs().max()) > 2e-5}
+    assert apart
+    assert all("running_" in name or "num_batches" in name for name in apart), apart
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -152,7 +199,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], folder: Path) -> None:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_all_with_one_message(tmp_path: Path, shared: TrainConfig, victim: int) -> None:
     settings = dataclasses.replace(shared, epochs=200, workers=1)
-    process = start(settings, tmp_path, slowly=True)
+    process = start(settings, tmp_path, program=SLOWLY)
     try:
         wait_for(tmp_path / "run" / STATE, process, tmp_path)
         time.sleep(0.3)
@@ -183,6 +230,19 @@ def test_an_error_in_one_process_is_told_once(tmp_path: Path, people: Path, shar
     assert run_two(settings, tmp_path / "two") != 0
     (message,) = words_of(tmp_path / "two")
     assert "05.png: the file is cut short" in message
+
+
+def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path, shared: TrainConfig) -> None:
+    """Every process finds it; the message and the log name the pictures of the whole batch."""
+    assert start(shared, tmp_path / "two", program=POISONED).wait(timeout=900) != 0
+    (message,) = words_of(tmp_path / "two")
+    names = [f"{index:02d}.png" for _, index in next(iter(Batches(12, shared, 3, 4)))]
+    assert f"the loss is nan at step 3 (epoch 1, pictures {', '.join(names)};" in message
+    (record,) = [record for record in log_of(tmp_path / "two" / "run") if "not_finite" in record]
+    assert [Path(name).name for name in record["pictures"]] == names
+    tensors, header = state_of(tmp_path / "two" / "run")
+    assert header["step"] == "3"
+    assert all(value.isfinite().all() for value in tensors.values())
 
 
 # -- what is refused ---------------------------------------------------------------------------------

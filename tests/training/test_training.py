@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -32,7 +33,7 @@ from edge_deeplab.runtimes.on_torch import TorchRuntime
 from edge_deeplab.training import engine, objective
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.config_file import read_config
-from edge_deeplab.training.dataset import Batches
+from edge_deeplab.training.dataset import Batches, Samples
 from edge_deeplab.training.engine import train
 from edge_deeplab.training.losses import segmentation_loss
 from edge_deeplab.training.run_folder import BEST, STATE
@@ -334,14 +335,79 @@ def test_data_sets_with_different_classes(tmp_path: Path, people: Path, config: 
         train(dataclasses.replace(config, data=data), tmp_path / "run")
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path, people: Path, config: TrainConfig) -> None:
+def damage(root: Path, split: str, what: str) -> str:
+    """Spoil the sixth picture of train or the third of val; returns how the message starts."""
+    name = {"train": "05.png", "val": "02.png"}[split]
+    image, mask = (root / split / part / name for part in ("images", "masks"))
+    if what == "unreadable":
+        image.write_bytes(image.read_bytes()[:-30])
+        return f"cannot read {image}: the file is cut short"
+    pixels: Any = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    if what == "label id":
+        pixels[0, :2] = (7, 9)
+        cv2.imwrite(str(mask), pixels)
+        return f"{mask} holds "
+    cv2.imwrite(str(mask), pixels[:-1])
+    return f"photo and mask differ in size: {image} is 64x48, {mask} is 64x47"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("what", ["unreadable", "label id", "size"])
+def test_a_bad_training_picture_is_named_in_one_line(
+    tmp_path: Path, people: Path, config: TrainConfig, what: str, workers: int
+) -> None:
+    """Read here or in a worker process, whose exceptions torch would send back with their traceback."""
+    spec = three_classes(people, tmp_path / "pets")
+    words = damage(tmp_path / "pets", "train", what)
+    settings = dataclasses.replace(config, data=(spec,), epochs=1, workers=workers)
+    with pytest.raises(UserError) as caught:
+        train(settings, tmp_path / "run")
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["unreadable", "label id"])
+def test_a_bad_val_picture_is_named_and_the_last_state_stays(
+    tmp_path: Path, people: Path, config: TrainConfig, what: str
+) -> None:
+    spec = three_classes(people, tmp_path / "pets")
+    words = damage(tmp_path / "pets", "val", what)
+    settings = dataclasses.replace(config, data=(spec,), epochs=1, val_every=1)
+    with pytest.raises(UserError) as caught:
+        train(settings, tmp_path / "run")
+    assert str(caught.value).startswith(words)
+    assert state_of(tmp_path / "run")[1]["step"] == "2"
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_split_is_refused(tmp_path: Path, people: Path, config: TrainConfig, split: str) -> None:
     shutil.copytree(people, tmp_path / "people")
-    path = tmp_path / "people" / "train" / "images" / "05.png"
-    path.write_bytes(path.read_bytes()[:-30])
-    settings = dataclasses.replace(config, data=(f"folder:{tmp_path / 'people'}",), epochs=1)
-    for workers in (0, 1):
-        with pytest.raises(UserError, match=r"05\.png: the file is cut short"):
-            train(dataclasses.replace(settings, workers=workers), tmp_path / f"run{workers}")
+    for part in ("images", "masks"):
+        for file in (tmp_path / "people" / split / part).iterdir():
+            file.unlink()
+    settings = dataclasses.replace(config, data=(f"folder:{tmp_path / 'people'}",))
+    with pytest.raises(UserError, match=f"the {split} split is empty"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_worker_is_told_in_one_line(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does it when memory runs out."""
+    original, trainer = Samples.__getitem__, os.getpid()
+
+    def dying(self: Samples, key: tuple[int, int]) -> dict[str, Tensor]:
+        if os.getpid() != trainer and key[0] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, key)
+
+    monkeypatch.setattr(Samples, "__getitem__", dying)
+    with pytest.raises(UserError, match=r"a process that reads pictures was killed.*--resume") as caught:
+        train(dataclasses.replace(config, workers=1), tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 # -- trouble on the way ------------------------------------------------------------------------------
@@ -395,6 +461,31 @@ def test_the_message_names_no_state_that_is_not_there(
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / STATE).exists()
     assert STATE not in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    """The loss itself stays finite: square roots at 0 and the like do that."""
+    calls = iter(range(1000))
+
+    def loss(*arguments: Any) -> Tensor:
+        value = segmentation_loss(*arguments)
+        nothing = (value * 0).abs()
+        return value if next(calls) < 3 else value + nothing.sqrt()
+
+    monkeypatch.setattr(objective, "segmentation_loss", loss)
+    settings = dataclasses.replace(config, checkpoint_every=1, val_every=100, epochs=25, precision=precision)
+    with pytest.raises(UserError, match="the gradient is not finite") as caught:
+        train(settings, tmp_path / "run")
+    tensors, header = state_of(tmp_path / "run")
+    assert all(value.isfinite().all() for value in tensors.values())
+    (record,) = [record for record in log_of(tmp_path / "run") if "not_finite" in record]
+    assert len(record["pictures"]) == settings.batch
+    assert "holds the last good state: resume" in str(caught.value)
+    if precision == "fp32":
+        assert (header["step"], record["step"]) == ("3", 3)
 
 
 def test_a_rate_that_is_far_too_high_stops(tmp_path: Path, config: TrainConfig) -> None:

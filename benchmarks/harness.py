@@ -118,7 +118,7 @@ def demo(job: Job) -> float:
     seconds = DEMO_WARM_UP_S + job.plan.min_queries / RATE
     with tempfile.TemporaryDirectory() as folder:
         for k, frame in enumerate(decode(job.frames)):
-            write_image(Path(folder) / f"{k:03}.png", frame)
+            write_image(Path(folder) / f"{k:03}.bmp", frame)  # quickly read, as a camera is
         words = [folder, "--loop", "--rate", str(RATE), "--model", job.contenders[0].path, "--threads", "1"]
         with Webcam([*words, "--mode", "mask", "--headless"]) as webcam:
             until = time.monotonic() + DEMO_PATIENCE_S + seconds

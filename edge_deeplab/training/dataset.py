@@ -139,7 +139,7 @@ def _batch_or_error(answers: list[dict[str, Tensor] | UserError]) -> dict[str, T
     wrong = [answer for answer in answers if isinstance(answer, UserError)]
     if wrong:
         return wrong[0]
-    batch: dict[str, Tensor] = default_collate(answers)  # type: ignore[no-untyped-call]
+    batch: dict[str, Tensor] = default_collate(answers)
     return batch
 
 

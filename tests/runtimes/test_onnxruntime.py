@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_deeplab.errors import UserError
-from edge_deeplab.runtimes import open_model
+from edge_deeplab.runtimes import on_onnxruntime, open_model
 from edge_deeplab.spec import FORMAT, METADATA_KEY, ContractError, Head, InputContract
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
@@ -97,10 +97,34 @@ def test_threads_reach_the_session(toy: Path, threads: int) -> None:
         assert model.describe() == {"providers": "CPUExecutionProvider", "threads": str(threads)}
 
 
-def test_integers_are_exact_on_processors_without_vnni(toy: Path) -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_integers_are_exact_on_processors_without_vnni(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    """Only there: the exact product is slower wherever it is asked for."""
+    monkeypatch.setattr(on_onnxruntime, "multiplies_bytes_exactly", lambda: exact)
     with open_model(toy) as model:
         settings = model.session.get_session_options()  # type: ignore[attr-defined]
-    assert settings.get_session_config_entry("session.x64quantprecision") == "1"
+    if exact:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            settings.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert settings.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"), [("avx2 avx512_vnni", True), ("avx_vnni", True), ("avx2 fma", False), (None, False)]
+)
+def test_vnni_is_read_from_the_processors_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, exact: bool
+) -> None:
+    monkeypatch.setattr(on_onnxruntime.platform, "machine", lambda: "x86_64")
+    told = tmp_path / f"cpuinfo {flags}"
+    if flags is not None:
+        told.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    assert on_onnxruntime.multiplies_bytes_exactly(told) == exact
+    monkeypatch.setattr(on_onnxruntime.platform, "machine", lambda: "aarch64")
+    assert on_onnxruntime.multiplies_bytes_exactly(tmp_path / f"arm {flags}")
 
 
 def test_threads_are_the_runtimes_choice_by_default(toy: Path) -> None:

@@ -136,10 +136,10 @@ def _run(args: argparse.Namespace) -> int:
             app.run(lambda: pressed() or (args.seconds is not None and app.figures.seconds >= args.seconds))
     # The recording is finished by now.
     for line in app.figures.summary(live):
-        print(line)
+        print(line, flush=True)  # before what is said of Ctrl-C on standard error
     if args.record:
         recorded = outputs[0]
-        print(f"recorded {args.record}: {recorded.frames} frames, {recorded.dropped} dropped")  # type: ignore[attr-defined]
+        print(f"recorded {args.record}: {recorded.frames} frames, {recorded.dropped} dropped", flush=True)  # type: ignore[attr-defined]
     if pressed():
         raise KeyboardInterrupt
     return 0

@@ -47,6 +47,7 @@ def test_runs_are_pooled_frame_by_frame(webcam: ModuleType) -> None:
 
 @pytest.mark.skipif(shutil.which("Xvfb") is None, reason="Xvfb is not installed")
 def test_a_real_window_is_measured_and_seen(webcam: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("tkinter", reason="this Python has no Tk")
     film, model = make_film(tmp_path / "film.mp4", 30), toy_onnx(tmp_path / "toy.onnx")
     words = [str(model), "--clip", str(film), "--mode", "side-by-side", "--seconds", "2.5", "--shots"]
     assert webcam.main([*words, "--output", str(tmp_path / "out")]) == 0

@@ -199,7 +199,7 @@ def test_integers_from_end_to_end(folder: Path, checkpoint: Path, dtype: Any) ->
         assert (quantization.scheme, quantization.pictures, quantization.method) == ("s8s8", 16, "minmax")
         with open_model(checkpoint) as reference:
             scores = [agreement(model.segment(v).labels, reference.segment(v).labels) for v in views()]
-    assert np.mean(scores) > 0.9  # a random network is undecided nearly everywhere
+    assert np.mean(scores) > 0.8  # a random network is undecided nearly everywhere
 
 
 def test_the_three_types_of_input_give_the_same_labels(folder: Path) -> None:
@@ -552,7 +552,7 @@ def test_the_report(checkpoint: Path, tmp_path: Path) -> None:
     assert record["inspection"]["ops"] == dict(operators(path))
     assert record["inspection"]["islands"] == {}
     assert record["versions"]["ai-edge-litert"]
-    assert report.agreement > 0.9
+    assert report.agreement > 0.8  # as above
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tflite", "x.tflite.report.json"]
     with io.BytesIO(path.read_bytes()) as file, zipfile.ZipFile(file) as archive:
         assert archive.namelist() == ["labels.txt"]

@@ -17,7 +17,6 @@ import pytest
 from edge_deeplab.bench.bundle import bundle, files
 from edge_deeplab.bench.record import Contender, Job, Plan, Result
 
-
 SAFELY: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 """Older Pythons 3.10 and 3.11 have no filters; newer ones want one."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.arguments import bar, open_from, positive
-from edge_deeplab.demos.options import add_view_options, view_from
+from edge_deeplab.cli.arguments import bar, open_from
+from edge_deeplab.demos.options import add_motion_options, add_view_options, view_from
 
 if TYPE_CHECKING:
     from edge_deeplab.demos.views import View
@@ -24,14 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help=".mp4, .mov or .mkv (H.264), or .webm (VP9, which keeps a cut-out's transparency)",
     )
     add_view_options(parser)
-    parser.add_argument("--no-smooth", action="store_true", help="no averaging over time")
-    parser.add_argument(
-        "--every",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="run the model on every n-th frame and carry its answer along the motion in between; default: 1",
-    )
+    add_motion_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:

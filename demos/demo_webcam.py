@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.arguments import open_from, positive
-from edge_deeplab.demos.options import add_view_options, view_from
+from edge_deeplab.cli.arguments import open_from
+from edge_deeplab.demos.options import add_motion_options, add_view_options, view_from
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -35,14 +35,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=_rate, metavar="FPS", help="frames per second to ask for, or to play at"
     )
     parser.add_argument("--loop", action="store_true", help="a film or folder begins again at its end")
-    parser.add_argument("--no-smooth", action="store_true", help="no averaging over time")
-    parser.add_argument(
-        "--every",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="run the model on every n-th frame and carry its answer along the motion in between; default: 1",
-    )
+    add_motion_options(parser)
     parser.add_argument("--record", metavar="PATH", help="write what is shown to .mp4, .mov, .mkv or .webm")
     parser.add_argument(
         "--snapshot",

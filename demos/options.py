@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from edge_deeplab.cli.arguments import add_runtime_options
+from edge_deeplab.cli.arguments import add_runtime_options, positive
 
 if TYPE_CHECKING:
     from edge_deeplab.demos.views import View
@@ -48,6 +48,18 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         "--no-refine", action="store_true", help="leave the mask's edges as the network drew them"
     )
     add_runtime_options(parser)
+
+
+def add_motion_options(parser: argparse.ArgumentParser) -> None:
+    """What is done from frame to frame."""
+    parser.add_argument("--no-smooth", action="store_true", help="no averaging over time")
+    parser.add_argument(
+        "--every",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="run the model on every n-th frame and carry its answer along the motion in between; default: 1",
+    )
 
 
 def view_from(args: argparse.Namespace) -> View:

@@ -42,7 +42,7 @@ def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> 
     name, dot, suffix = model.rpartition(".")
     if shipped_file := ours.get(name, {}).get(dot + suffix):
         return shipped_file
-    raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(shipped()) or 'none are'})")
+    raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(ours) or 'none are'})")
 
 
 def checkpoint_contract(path: Path) -> InputContract:

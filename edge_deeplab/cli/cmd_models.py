@@ -18,9 +18,10 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.models.variants import VARIANTS
     from edge_deeplab.zoo import checkpoint_contract, shipped
 
+    ours = shipped()
     contracts = {
         name: checkpoint_contract(files[".safetensors"])
-        for name, files in shipped().items()
+        for name, files in ours.items()
         if ".safetensors" in files
     }
     if args.json:
@@ -38,8 +39,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         print(f"  {'':16} {', '.join(f'{k} {v:.4f}' for k, v in contract.metrics.items())}")
         print(f"  {'':16} {contract.provenance.license}")
-        files = [name + suffix for suffix in shipped()[name]]
-        print(f"  {'':16} {', '.join(files)}")
+        print(f"  {'':16} {', '.join(path.name for path in ours[name].values())}")
     print("\nVariants               params   multiply-adds")
     print("                        (21 cl.)  513x513, 21 cl.   256x256, 1 logit")
     for name, variant in VARIANTS.items():

@@ -37,6 +37,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """The folder on the far side that must be empty again in the end."""
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def frames() -> tuple[str, ...]:
     """Three frames of 40x60 as a job carries them."""
     return tuple(encode(picture(40, 60, seed=seed)) for seed in range(3))

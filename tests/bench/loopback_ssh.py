@@ -6,11 +6,17 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from edge_deeplab.bench.device import open_device
+from edge_deeplab.bench.device_ssh import COMMAND, SshDevice
 
 SSHD = shutil.which("sshd") or (shutil.which("sshd", path="/usr/sbin:/usr/local/sbin"))
 MISSING = [name for name, path in (("sshd", SSHD), ("ssh", shutil.which("ssh"))) if not path]
@@ -139,3 +145,12 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             break
         time.sleep(0.05)
     raise RuntimeError(f"sshd did not start: {log.read_text(errors='replace')}")
+
+
+def device_at(sshd: Loopback, there: Path, monkeypatch: pytest.MonkeyPatch) -> SshDevice:
+    """The device behind ``sshd``: this Python, its folders made in ``there``."""
+    monkeypatch.setenv(COMMAND, sshd.command)
+    found = open_device(sshd.address)
+    assert isinstance(found, SshDevice)
+    found.python, found.parent = sys.executable, str(there)
+    return found

@@ -28,13 +28,6 @@ def eventually(true: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    folder = tmp_path / "there"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def link(there: Path) -> Iterator[Connection]:
     with Connection(HERE) as connection:
         connection.hello(parent=str(there))

@@ -22,9 +22,9 @@ from edge_deeplab.bench.frames import encode
 from edge_deeplab.bench.phone import GUARD
 from edge_deeplab.bench.record import Contender, Job, Plan, Result
 from edge_deeplab.cli import main
-from edge_deeplab.errors import UserError
 from tests.bench.phone import ADB, WHY, Phone, adb_server, furnish
 from tests.bench.recorded import recordings
+from tests.bench.refused import ignore, refusal
 from tests.runtimes.artefacts import toy_contract
 from tests.runtimes.tflite_toys import toy_tflite
 
@@ -108,18 +108,6 @@ def device_for(phone: Phone | None, benchmark_model: Path | None) -> AdbDevice:
     assert isinstance(found, AdbDevice)
     found.tool = str(benchmark_model) if benchmark_model else None
     return found
-
-
-def ignore(_: Progress) -> None:
-    pass
-
-
-def refusal(device: AdbDevice, job: Job) -> str:
-    with pytest.raises(UserError) as caught:
-        device.measure(job, ignore)
-    line = str(caught.value)
-    assert "\n" not in line and "Traceback" not in line
-    return line
 
 
 def left_on(phone: Phone) -> list[Path]:

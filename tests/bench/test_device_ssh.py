@@ -16,14 +16,25 @@ import numpy as np
 import pytest
 
 from edge_deeplab.bench.connection import BOOT
-from edge_deeplab.bench.device import Progress, Report, open_device
+from edge_deeplab.bench.device import Progress
 from edge_deeplab.bench.device_ssh import COMMAND, SshDevice
 from edge_deeplab.bench.far_side import PREFIX
 from edge_deeplab.bench.frames import encode
 from edge_deeplab.bench.record import Contender, Job, Plan, Result
 from edge_deeplab.cli import main
 from edge_deeplab.errors import UserError
-from tests.bench.loopback_ssh import MISSING, WHY, Loopback, client, free_port, key, loopback_ssh, processes
+from tests.bench.loopback_ssh import (
+    MISSING,
+    WHY,
+    Loopback,
+    client,
+    device_at,
+    free_port,
+    key,
+    loopback_ssh,
+    processes,
+)
+from tests.bench.refused import ignore, refusal
 from tests.runtimes.artefacts import toy_onnx
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=WHY)
@@ -39,25 +50,13 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """The folder on the far side that must be empty again in the end."""
-    folder = tmp_path / "there"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job((Contender("toy", str(toy_onnx(tmp_path / "toy.onnx"))),), QUICK, (FRAME,))
 
 
 @pytest.fixture
 def device(sshd: Loopback, there: Path, monkeypatch: pytest.MonkeyPatch) -> SshDevice:
-    monkeypatch.setenv(COMMAND, sshd.command)
-    found = open_device(sshd.address)
-    assert isinstance(found, SshDevice)
-    found.python, found.parent = sys.executable, str(there)
-    return found
+    return device_at(sshd, there, monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -71,18 +70,6 @@ def nothing_left_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     clients = [line for line in processes("ppid=,args=") if f" {tmp_path}" in line and "ssh " in line]
     mine = [line for line in processes("ppid=,comm=") if line.split() == [str(os.getpid()), "ssh"]]
     assert (clients, mine, list(temporary.iterdir())) == ([], [], [])
-
-
-def ignore(_: Progress) -> None:
-    pass
-
-
-def refusal(device: SshDevice, job: Job, report: Report = ignore) -> str:
-    with pytest.raises(UserError) as caught:
-        device.measure(job, report)
-    line = str(caught.value)
-    assert "\n" not in line and "Traceback" not in line
-    return line
 
 
 def eventually(true: Callable[[], bool], seconds: float = 20.0) -> bool:

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from edge_deeplab.bench.connection import BOOT, Connection
-from edge_deeplab.bench.device import Progress, open_device
+from edge_deeplab.bench.device import Progress
 from edge_deeplab.bench.device_ssh import COMMAND, SshDevice
 from edge_deeplab.bench.frames import encode
 from edge_deeplab.bench.record import Contender, Entry, Job, Plan, Result
 from edge_deeplab.bench.trtexec_there import Trtexec
 from edge_deeplab.cli import main
-from edge_deeplab.errors import UserError
-from tests.bench.loopback_ssh import MISSING, WHY, Loopback, loopback_ssh
+from tests.bench.loopback_ssh import MISSING, WHY, Loopback, device_at, loopback_ssh
 from tests.bench.recorded import recordings
+from tests.bench.refused import ignore, refusal
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -59,19 +59,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Iterator[L
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    folder = tmp_path / "there"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def device(sshd: Loopback, there: Path, monkeypatch: pytest.MonkeyPatch) -> SshDevice:
-    monkeypatch.setenv(COMMAND, sshd.command)
-    found = open_device(sshd.address)
-    assert isinstance(found, SshDevice)
-    found.python, found.parent = sys.executable, str(there)
-    return found
+    return device_at(sshd, there, monkeypatch)
 
 
 @pytest.fixture
@@ -106,18 +95,6 @@ def prepared(path: Path, graph: str = "fp32") -> Path:
     from tests.trt.toys import toy_prepared
 
     return toy_prepared(path, graph)
-
-
-def ignore(_: Progress) -> None:
-    pass
-
-
-def refusal(device: SshDevice, job: Job) -> str:
-    with pytest.raises(UserError) as caught:
-        device.measure(job, ignore)
-    line = str(caught.value)
-    assert "\n" not in line and "Traceback" not in line
-    return line
 
 
 def nothing_left(there: Path) -> bool:

@@ -35,8 +35,8 @@ def multiplies_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether ONNX Runtime's fast product of uint8 and int8 is exact on this processor.
 
     On x86 without VNNI it saturates at 16 bits, and labels change by the processor. The exact product that
-    ``session.x64quantprecision`` asks for takes more than twice as long, also on processors that do not need it.
-    Where nobody tells what the processor has (Windows, macOS on x86), False.
+    ``session.x64quantprecision`` asks for takes more than twice as long, on processors that do not need
+    it too. Where nobody tells what the processor has (Windows, macOS on x86), False.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True

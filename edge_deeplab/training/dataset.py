@@ -149,7 +149,8 @@ def loader(
     """The samples of ``batches``, read ahead by worker processes; ``pin``: for copies to a GPU.
 
     Raises:
-        UserError: A photo or its labels cannot be used; raised at the batch that needs them.
+        UserError: A photo or its labels cannot be used; raised at the batch that needs them. Or a worker is
+            gone.
     """
     answers: DataLoader[dict[str, Tensor] | UserError] = DataLoader(
         _Answers(samples),
@@ -160,10 +161,22 @@ def loader(
         prefetch_factor=4 if config.workers else None,
         pin_memory=pin,
     )
-    for answer in answers:
-        if isinstance(answer, UserError):
-            raise answer
-        yield answer
+    try:
+        for answer in answers:
+            if isinstance(answer, UserError):
+                raise answer
+            yield answer
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        # A worker hands its tensors over through a socket of its own, which goes with it.
+        if not config.workers or "in DataLoader worker process" in str(error):
+            raise
+        raise UserError(WORKER_GONE) from error
+
+
+WORKER_GONE = (
+    "a process that reads pictures was killed, most likely for lack of memory; go on from the last "
+    "checkpoint with --resume and fewer --workers"
+)
 
 
 @contextmanager
@@ -178,7 +191,4 @@ def workers_watched() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise UserError(
-            "a process that reads pictures was killed, most likely for lack of memory; go on from the last "
-            "checkpoint with --resume and fewer --workers"
-        ) from error
+        raise UserError(WORKER_GONE) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from edge_deeplab.data import open_split
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import read_image
 from edge_deeplab.models.checkpoint import load_checkpoint
@@ -33,7 +36,7 @@ from edge_deeplab.runtimes.on_torch import TorchRuntime
 from edge_deeplab.training import engine, objective
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.config_file import read_config
-from edge_deeplab.training.dataset import Batches, Samples
+from edge_deeplab.training.dataset import Batches, Samples, loader
 from edge_deeplab.training.engine import train
 from edge_deeplab.training.losses import segmentation_loss
 from edge_deeplab.training.run_folder import BEST, STATE
@@ -408,6 +411,29 @@ def test_a_killed_worker_is_told_in_one_line(
     with pytest.raises(UserError, match=r"a process that reads pictures was killed.*--resume") as caught:
         train(dataclasses.replace(config, workers=1), tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_in_one_line(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is gone before the kernel says that it is; so this one closes the socket and lives."""
+    original, trainer, closed = Samples.__getitem__, os.getpid(), multiprocessing.Event()
+
+    def closing(self: Samples, key: tuple[int, int]) -> dict[str, Tensor]:
+        if os.getpid() != trainer and key[0] == 1 and not closed.is_set():
+            time.sleep(0.5)  # until a thread of the process has announced the batches before this
+            resource_sharer.stop(timeout=5)
+            closed.set()
+        return original(self, key)
+
+    settings = dataclasses.replace(config, workers=1)
+    samples = Samples([open_split(spec, "train") for spec in settings.data], settings)
+    monkeypatch.setattr(Samples, "__getitem__", closing)
+    batches = loader(samples, settings, Batches(len(samples), settings, 0, STEPS))
+    next(batches)
+    assert closed.wait(60)
+    with pytest.raises(UserError, match=r"a process that reads pictures was killed.*--resume"):
+        next(batches)
 
 
 # -- trouble on the way ------------------------------------------------------------------------------

@@ -32,8 +32,7 @@ from edge_deeplab.bench.peers import KNOWN
 from edge_deeplab.bench.record import Contender, Plan, Result
 from edge_deeplab.bench.tables import as_text, circumstances
 from edge_deeplab.bench.typed import to_plain
-from edge_deeplab.cli.arguments import positive
-from edge_deeplab.cli.cmd_bench import _ProgressBar as ProgressBar
+from edge_deeplab.cli.arguments import PhaseBar, positive
 from edge_deeplab.data import Split, open_split
 from edge_deeplab.files import write_text
 
@@ -95,7 +94,7 @@ def time_all(args: argparse.Namespace, shared: Path, ours: list[Model], made: li
     )
     plan = Plan(min_queries=args.queries, min_seconds=0.1, rounds=args.rounds, loads=args.loads)
     frames = frames_from(shared / "video", 480, 640)
-    with ProgressBar() as report:
+    with PhaseBar() as report:
         result = open_device("local").measure(Job(contenders, plan, frames), report)
     portraits = {m.data for m in ours if m.data.startswith("folder:")}
     splits = [some(open_split(spec, "val"), args.pictures) for spec in sorted(portraits)]

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_deeplab.bench.device import Progress, Report
     from edge_deeplab.runtimes import Runtime
 
 
@@ -84,3 +85,32 @@ def bar(items: Any, **options: Any) -> Any:
     except ModuleNotFoundError:
         return items
     return tqdm(items, leave=False, **options)
+
+
+class PhaseBar:
+    """A bar for each phase of a benchmark, where a person is looking."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._phase = ""
+
+    def __enter__(self) -> Report:
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            return
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError:
+            return
+        if progress.phase != self._phase:
+            self.__exit__()
+            self._bar, self._phase = tqdm(desc=progress.phase, leave=False), progress.phase
+        self._bar.total = progress.total or None
+        self._bar.n = progress.done
+        self._bar.set_postfix_str(progress.text)

@@ -10,7 +10,6 @@ from edge_deeplab.cli import Command
 from edge_deeplab.cli.bench_options import arguments
 
 if TYPE_CHECKING:
-    from edge_deeplab.bench.device import Report
     from edge_deeplab.bench.record import Plan, Result
 
 MLPERF = {"min_queries": 1024, "min_seconds": 60.0, "rounds": 60}
@@ -32,6 +31,7 @@ def _measure(args: argparse.Namespace) -> int:
     from edge_deeplab.bench.frames import frames_from
     from edge_deeplab.bench.lineup import Variants, lineup
     from edge_deeplab.bench.tables import text_report
+    from edge_deeplab.cli.arguments import PhaseBar
     from edge_deeplab.errors import UserError
 
     if not args.models and not args.peer:
@@ -44,7 +44,7 @@ def _measure(args: argparse.Namespace) -> int:
     splits = _splits(args)
     sample = Path(edge_deeplab.__file__).parent / "export" / "sample.jpg"
     frames = frames_from(Path(args.frames) if args.frames else sample, *args.frame)
-    with _ProgressBar() as report:
+    with PhaseBar() as report:
         result = device.measure(Job(contenders, _plan(args), frames, args.cpus), report)
     if splits:
         from edge_deeplab.bench.accuracy import with_accuracy
@@ -156,37 +156,6 @@ def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:
         write_text(folder / "bench.html", page(results))
         return f"\n\nwritten to {folder}: {'bench.json, ' * (len(results) == 1)}bench.md, bench.html"
     return f"\n\nwritten: {args.json}" if args.json else ""
-
-
-class _ProgressBar:
-    """A bar for each phase, where a person is looking."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._phase = ""
-
-    def __enter__(self) -> Report:
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _show(self, progress: Any) -> None:
-        import sys
-
-        if not sys.stderr.isatty():
-            return
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError:
-            return
-        if progress.phase != self._phase:
-            self.__exit__()
-            self._bar, self._phase = tqdm(desc=progress.phase, leave=False), progress.phase
-        self._bar.total = progress.total or None
-        self._bar.n = progress.done
-        self._bar.set_postfix_str(progress.text)
 
 
 COMMAND = Command("measure latency, accuracy and memory under stated conditions", arguments, _run)

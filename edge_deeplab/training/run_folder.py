@@ -9,13 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
-from torch.utils.tensorboard import SummaryWriter
-
 from edge_deeplab import imaging
 from edge_deeplab.errors import UserError, because
 from edge_deeplab.files import read_bytes, write_text
 from edge_deeplab.imaging import Frame
+from edge_deeplab.training.board import Board
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.config_file import write_config
 from edge_deeplab.training.curves import draw_curves
@@ -38,7 +36,7 @@ class RunFolder:
         self.state = path / STATE
         self.best = path / BEST
         self._log = path / "metrics.jsonl"
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
 
     def open(self, config: TrainConfig, step: int, processes: int) -> None:
         """Make the folder ready for the steps after ``step``."""
@@ -50,7 +48,8 @@ class RunFolder:
         if patch := git_patch():
             write_text(self.path / "changes.patch", patch)
         self._drop_records_after(step)
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        with self._writing():
+            self._board = Board(self.path / "tensorboard", step + 1)
 
     def close(self) -> None:
         """Finish TensorBoard's file, as far as the disk lets it: what ended the run has been said already."""
@@ -75,15 +74,14 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
             for tag, value in (scalars or {}).items():
                 if self._board is not None and math.isfinite(value):
-                    self._board.add_scalar(tag, value, record["step"])
+                    self._board.scalar(tag, value, record["step"])
 
     def picture(self, step: int, sheet: Frame) -> None:
         """Keep a picture (BGR) under ``samples/`` and in TensorBoard."""
         imaging.write_image(self.path / "samples" / f"{step:06d}.jpg", sheet)
         if self._board is not None:
-            rgb = cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)
             with self._writing():
-                self._board.add_image("val/samples", rgb, step, dataformats="HWC")
+                self._board.image("val/samples", sheet, step)
 
     def draw(self) -> None:
         """Draw ``curves.png`` anew from all records."""

@@ -6,8 +6,9 @@ whole step: band weights, Dice, averaged weights. Both see the same crop and bat
 but not the same, so multiply-adds stand beside the times. Reading pictures is left out: worker processes
 do that meanwhile.
 
-Every setting is a process of its own; two live at a time and take turns step by step. ``--profile`` then
-shows where each one's time goes. ``--quality DATA`` trains both on the same batches instead and scores them.
+``--device cuda`` does the same on a GPU. Every setting is a process of its own; two live at a time and take
+turns step by step. ``--profile`` then shows where each one's time goes. ``--quality DATA`` trains both on the
+same batches instead and scores them.
 
 Needs the extra ``train`` and ``pip install segmentation-models-pytorch``.
 """
@@ -103,20 +104,23 @@ class PlainLoop:
     Args:
         loop: Precision and memory format.
         rate: Learning rate.
+        device: Where it is computed.
     """
 
-    def __init__(self, loop: Loop, rate: float = 1e-3) -> None:
+    def __init__(self, loop: Loop, rate: float = 1e-3, device: str = "cpu") -> None:
         self.loop = loop
+        self.device = torch.device(device)
         self.layout = torch.channels_last if loop.channels_last else torch.contiguous_format
-        self.model = peer(1).to(memory_format=self.layout).train()
+        self.model = peer(1).to(self.device).to(memory_format=self.layout).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate)
 
     def step(self, batch: dict[str, Tensor]) -> None:
         """One step on ``image`` uint8 (N, 3, H, W) and ``label`` uint8 (N, H, W)."""
-        image = ((batch["image"].float() - 128) / 128).contiguous(memory_format=self.layout)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.loop.precision == "bf16"):
+        image, label = batch["image"].to(self.device), batch["label"].to(self.device)
+        image = ((image.float() - 128) / 128).contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bf16"):
             logits = self.model(image)
-        loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), (batch["label"] == 1).float())
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), (label == 1).float())
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -134,24 +138,33 @@ def work(args: argparse.Namespace) -> None:
         if loop.ours:
             trainer = make_trainer(Setting(loop.precision, loop.channels_last), args, Path(folder))
             network: nn.Module = trainer.networks.model
-            step: Callable[[], object] = lambda: trainer._train_step(batch)  # noqa: E731
+            train: Callable[[], object] = lambda: trainer._train_step(batch)  # noqa: E731
         else:
-            plain = PlainLoop(loop)
+            plain = PlainLoop(loop, device=args.device)
             network = plain.model
-            step = lambda: plain.step(batch)  # noqa: E731
+            train = lambda: plain.step(batch)  # noqa: E731
+
+        def step() -> None:
+            train()
+            if args.device != "cpu":  # a GPU is handed its work and goes on alone
+                torch.cuda.synchronize(args.device)
+
         cost = multiply_adds(network, *args.size)
-        obey(step, ready=str(cost), profile=lambda: json.dumps(profile(step)))
+        obey(step, ready=str(cost), profile=lambda: json.dumps(profile(step, args.device)))
 
 
-def profile(step: Callable[[], object]) -> dict[str, float]:
-    """Share of a step's CPU time by group of operations."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+def profile(step: Callable[[], object], device: str = "cpu") -> dict[str, float]:
+    """Share of a step's time by group of operations: the GPU's where there is one, else the CPU's."""
+    activities, time = [torch.profiler.ProfilerActivity.CPU], "self_cpu_time_total"
+    if device != "cpu":
+        activities, time = [*activities, torch.profiler.ProfilerActivity.CUDA], "self_device_time_total"
+    with torch.profiler.profile(activities=activities) as seen:
         step()
     shares = dict.fromkeys([*GROUPS, "loss and the rest"], 0.0)
     for event in seen.key_averages():
         name = event.key.lower()
         group = next((g for g, parts in GROUPS.items() if any(p in name for p in parts)), "loss and the rest")
-        shares[group] += event.self_cpu_time_total
+        shares[group] += getattr(event, time)
     total = sum(shares.values())
     return {group: value / total for group, value in shares.items()}
 
@@ -164,6 +177,7 @@ def start(name: str, args: argparse.Namespace) -> Worker:
     words = [__file__, "--worker", name, "--variant", args.variant]
     words += ["--batch", str(args.batch), "--size", f"{args.size[0]}x{args.size[1]}"]
     words += ["--threads", str(args.threads)] if args.threads else []
+    words += ["--device", args.device]
     return Worker(name, words, TUNABLES if LOOPS[name].ours else ())
 
 
@@ -172,8 +186,7 @@ def run(args: argparse.Namespace) -> None:
     warn_if_busy()
     print(
         f"{args.variant} and the peer, batch {args.batch} of {args.size[0]}x{args.size[1]}, "
-        f"{args.rounds} rounds, {args.threads or torch.get_num_threads()} threads; {machine()['cpu']} "
-        f"({torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__}",
+        f"{args.rounds} rounds, {_place(args)}, torch {torch.__version__}",
         flush=True,
     )
     rows = [["loop", "G multiply-adds", "ms a step", "pictures/s", "times as fast as plain (95 %)"]]
@@ -202,6 +215,13 @@ def run(args: argparse.Namespace) -> None:
         print("\n" + as_text(table))
 
 
+def _place(args: argparse.Namespace) -> str:
+    if args.device != "cpu":
+        return torch.cuda.get_device_name(args.device)
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{args.threads or torch.get_num_threads()} threads; {machine()['cpu']} ({kind})"
+
+
 def _figures(worker: Worker, times: Milliseconds, batch: int) -> list[str]:
     median = float(np.median(times))
     return [f"{int(worker.first_answer) / 1e9:.2f}", f"{median:.0f}", f"{1e3 * batch / median:.1f}"]
@@ -221,14 +241,14 @@ def compare_quality(args: argparse.Namespace) -> None:
         warmup=20,
         val_every=args.epochs,
         threads=args.threads or 0,
-        device="cpu",
+        device=args.device,
     )
     split = open_split(args.quality, "val")
     rows = [["loop", "foreground IoU", "boundary IoU"]]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder) / "run")
         trainer.run()
-        ours = TorchRuntime(trainer.networks.average, trainer.contract)
+        ours = TorchRuntime(trainer.networks.average, trainer.contract, device=args.device)
         rows.append(["ours", *_scores(ours, args.quality)])
     contract = trainer.contract.replace(head="logits-full", head_stride=1)
     plain = train_plainly(dataclasses.replace(config, backbone_lr=1.0), contract)
@@ -240,7 +260,7 @@ def compare_quality(args: argparse.Namespace) -> None:
 def train_plainly(config: TrainConfig, contract: InputContract) -> TorchRuntime:
     """The plain loop on our batches with our schedule of rates."""
     torch.manual_seed(config.seed)
-    loop = PlainLoop(LOOPS[PLAIN], config.lr)
+    loop = PlainLoop(LOOPS[PLAIN], config.lr, config.device)
     samples = Samples([open_split(spec, "train") for spec in config.data], config)
     total = len(samples) // config.batch * config.epochs
     batches = loader(samples, config, Batches(len(samples), config, 0, total))
@@ -248,7 +268,7 @@ def train_plainly(config: TrainConfig, contract: InputContract) -> TorchRuntime:
         for group in loop.optimizer.param_groups:
             group["lr"] = config.lr * learning_rate(step, total, config)
         loop.step(batch)
-    return TorchRuntime(loop.model.eval(), contract)
+    return TorchRuntime(loop.model.eval(), contract, device=config.device)
 
 
 def _scores(model: TorchRuntime, data: str) -> list[str]:
@@ -266,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=positive, default=16, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="default: %(default)s")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: torch's choice")
+    parser.add_argument("--device", default="cpu", metavar="DEV", help="cpu (default), or cuda")
     parser.add_argument(
         "--loops",
         nargs="+",
@@ -281,6 +302,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=positive, default=4, metavar="N", help="of --quality (default: 4)")
     parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: PyTorch finds no such device; take cpu")
     body: Any = work if args.worker else compare_quality if args.quality else run
     return exit_status("training_peer", lambda: body(args))
 

@@ -84,7 +84,7 @@ def make_trainer(setting: Setting, args: argparse.Namespace, folder: Path) -> Tr
         precision=setting.precision,
         channels_last=setting.channels_last,
         threads=args.threads or 0,
-        device="cpu",
+        device=getattr(args, "device", "cpu"),
     )
     return Trainer(config, folder / "run")
 

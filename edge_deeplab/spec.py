@@ -195,13 +195,13 @@ class InputContract:
         """Read a record back.
 
         Raises:
-            ContractError: Not JSON, a newer format, a missing or an unknown field, or changed since it was
-                written: another mean or threshold would make a model worse without a word.
+            ContractError: Not JSON, a newer format, a missing or an unknown field, no checksum, or changed
+                since it was written: another mean or threshold would make a model worse without a word.
         """
         try:
             record = json.loads(text)
-            written = record.pop("sha256", None)  # early files have none
-            changed = written is not None and written != _checksum(record)
+            written = record.pop("sha256", None)
+            changed = written != _checksum(record)
             number = record.pop("format")
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ContractError(f"{source} holds a damaged input contract: {error}") from error
@@ -231,9 +231,8 @@ class InputContract:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ContractError(f"{source} holds a damaged input contract: {error}") from error
         if changed:
-            raise ContractError(
-                f"{source}: its input contract was changed after it was written; export or copy it again"
-            )
+            what = "was changed after it was written" if written else "has lost its checksum"
+            raise ContractError(f"{source}: its input contract {what}; export or copy it again")
         return contract
 
 

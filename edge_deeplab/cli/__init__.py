@@ -10,9 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from edge_deeplab.cli.stopping import Stop, stopped_by_signals
 from edge_deeplab.errors import UserError, because
 from edge_deeplab.plugins import discover
 from edge_deeplab.version import __version__
@@ -55,12 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0 done, 1 a check failed, 2 the user can mend it, 130 Ctrl-C.
+        The exit status: 0 done, 1 a check failed, 2 the user can mend it; 130, 143 or 129 stopped by Ctrl-C,
+        SIGTERM or SIGHUP.
     """
     args = parser().parse_args(argv)
+    stop = Stop()
     try:
-        status: int = args.run(args)
-        sys.stdout.flush()
+        with stopped_by_signals(stop):
+            status: int = args.run(args)
+            sys.stdout.flush()
         return status
     except UserError as error:
         return _fail(str(error))
@@ -72,16 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_what_cannot_be_written()
         return _fail(f"{error.filename or 'the system'}: {because(error)}")
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        with suppress(OSError):  # the terminal may be what went away
+            print("stopped", file=sys.stderr)
+        _forget_what_cannot_be_written()
+        return stop.status
 
 
 def _forget_what_cannot_be_written() -> None:
-    """Python flushes standard output once more when it ends, and would fail again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Python flushes its streams once more when it ends, and would fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(message: str) -> int:

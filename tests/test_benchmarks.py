@@ -34,6 +34,7 @@ SCRIPTS = (
     "everything",
     "steadiness",
     "edges",
+    "answers",
 )
 
 

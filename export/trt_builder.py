@@ -1,7 +1,7 @@
 """TensorRT's builder, 8.6 to 11: every difference between the versions stands once, in :class:`Api`.
 
 What is common to all of them is :func:`build`, which reads top-down as TensorRT's own samples do.
-``tests/export/test_trt_bindings.py`` holds every name used here against the compiled bindings of
+``tests/trt/test_bindings.py`` holds every name used here against the compiled bindings of
 8.6.1, 10.3, 10.16 and 11.4. No GPU has run it yet (docs/tensorrt.md).
 """
 
@@ -146,7 +146,14 @@ class Api:
             config.set_flag(flags.INT8)
 
     def set_calibrator(self, config: Any, calibrator: Any, profile: Any) -> None:
-        """Up to 10 only."""
+        """Up to 10 only.
+
+        Args:
+            config: Of the build.
+            calibrator: Gives the pictures.
+            profile: Of one batch of them; None where the graph's batch is fixed. Not the engine's own:
+                TensorRT reads as many pictures as its best batch, and sets its smallest and largest to it.
+        """
         config.int8_calibrator = calibrator
         if profile is not None and not config.set_calibration_profile(profile):
             raise BuildError("TensorRT refused the calibration profile")
@@ -230,9 +237,17 @@ def build(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
     if settings.dla_core is not None:
         _use_dla(trt, builder, config, settings.dla_core)
-    profile = _batch_profile(api, builder, network, config, settings.batch)
+    given = network.get_input(0)
+    if any(axis < 0 for axis in tuple(given.shape)[1:]):
+        raise UserError("an engine has one input size: prepare the model with --size, not --dynamic size")
+    dynamic = given.shape[0] < 0
+    if dynamic:
+        if config.add_optimization_profile(_profile(builder, given, settings.batch)) < 0:
+            raise BuildError(f"TensorRT refused batch sizes {settings.batch}")
+        api.share_profiles(config)
     if calibrator is not None:
-        api.set_calibrator(config, calibrator, profile)
+        once = (calibrator.get_batch_size(),) * 3
+        api.set_calibrator(config, calibrator, _profile(builder, given, once) if dynamic else None)
     if settings.timing_cache is not None:
         _load_timing_cache(config, settings.timing_cache, note)
     monitor = api.monitor(progress)
@@ -247,7 +262,7 @@ def build(
     if plan is None:
         raise BuildError(f"TensorRT {trt.__version__} cannot build {source}: {log.reason()}")
     if settings.timing_cache is not None:
-        write_bytes(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
+        _keep_timing_cache(config, settings.timing_cache, note)
     return bytes(plan)
 
 
@@ -269,19 +284,10 @@ def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _batch_profile(api: Api, builder: Any, network: Any, config: Any, batch: tuple[int, int, int]) -> Any:
-    """The range of batch sizes, where the graph's batch is dynamic; None where it is fixed."""
-    given = network.get_input(0)
-    shape = tuple(given.shape)
-    if shape[0] >= 0:
-        return None
-    if any(axis < 0 for axis in shape[1:]):
-        raise UserError("an engine has one input size: prepare the model with --size, not --dynamic size")
+def _profile(builder: Any, given: Any, batch: tuple[int, int, int]) -> Any:
+    """A range of batch sizes for the graph's input, smallest, best and largest."""
     profile = builder.create_optimization_profile()
-    profile.set_shape(given.name, *((size, *shape[1:]) for size in batch))
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"TensorRT refused batch sizes {batch}")
-    api.share_profiles(config)
+    profile.set_shape(given.name, *((size, *tuple(given.shape)[1:]) for size in batch))
     return profile
 
 
@@ -292,6 +298,14 @@ def _load_timing_cache(config: Any, path: Path, note: Note) -> None:
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         note(f"the timing cache {path} is damaged or of another GPU or TensorRT; it is started anew")
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def _keep_timing_cache(config: Any, path: Path, note: Note) -> None:
+    """For the next build. By now the engine is built, and worth more than these times."""
+    try:
+        write_bytes(path, bytes(config.get_timing_cache().serialize()))
+    except UserError as error:
+        note(f"layer times were not kept: {error}")
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

@@ -185,7 +185,7 @@ class Builder(Checked):
         if problem:
             self._trt.complain(self._logger, problem, "Builder.build failed")
             return None
-        if not self._progress(config) or not self._calibrate(config):
+        if not self._progress(config) or not self._calibrate(network, config):
             self._trt.complain(self._logger, "the build was stopped")
             return None
         profile = config._profiles[0]._shapes if config._profiles else {}
@@ -210,18 +210,23 @@ class Builder(Checked):
         monitor.phase_finish("Building Engine")
         return going
 
-    def _calibrate(self, config: Any) -> bool:
+    def _calibrate(self, network: Any, config: Any) -> bool:
         calibrator = getattr(config, "_calibrator", None)
         if calibrator is None:
             return True
         assert calibrator.made
         if calibrator.read_calibration_cache():
             return True
+        given = onnx.load_from_string(network._onnx).graph.input[0]
+        shape = _shape(given)
+        if shape[0] < 0:  # what it reads is as large as the best shape of the profile
+            shape = tuple(config._calibration_profile()._shapes[given.name][1])
+        assert shape[0] == calibrator.get_batch_size()
+        kind = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
         digest = []
-        while (batch := calibrator.get_batch(["image"])) is not None:
-            assert calibrator.get_batch_size() == 1
+        while (batch := calibrator.get_batch([given.name])) is not None:
             (address,) = batch
-            assert self._trt.cuda.holds(address, 4, "device")
+            assert self._trt.cuda.holds(address, int(np.prod(shape)) * kind.itemsize, "device")
             digest.append(ctypes.string_at(address, 4).hex())
         calibrator.write_calibration_cache(memoryview(" ".join(digest).encode()))
         return bool(digest)
@@ -313,6 +318,7 @@ class IBuilderConfig(Checked):
         super().__init__(trt)
         self._flags: set[str] = {"TF32"}
         self._profiles: list[Any] = []
+        self._calibrated: Any = None
         self._cache = ITimingCache(trt, b"")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -341,11 +347,21 @@ class IBuilderConfig(Checked):
         assert feature.enum == "PreviewFeature"
 
     def add_optimization_profile(self, profile: Any) -> int:
+        if not profile:
+            return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
     def set_calibration_profile(self, profile: Any) -> bool:
-        return profile in self._profiles
+        if not profile:
+            return False
+        for shapes in profile._shapes.values():  # "MIN and MAX values will be overwritten by OPT"
+            shapes[0], shapes[2] = list(shapes[1]), list(shapes[1])
+        self._calibrated = profile
+        return True
+
+    def _calibration_profile(self) -> Any:
+        return self._calibrated or self._profiles[0]
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
         if serialized_timing_cache[:6] not in (b"", b"double"):
@@ -378,6 +394,10 @@ class IOptimizationProfile(Checked):
 
     def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002
         self._shapes[input] = [list(min), list(opt), list(max)]
+
+    def __bool__(self) -> bool:
+        ordered = (all(a <= b <= c for a, b, c in zip(*s, strict=True)) for s in self._shapes.values())
+        return bool(self._shapes) and all(ordered)
 
 
 # -- running -------------------------------------------------------------------------------------

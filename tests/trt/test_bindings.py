@@ -287,6 +287,14 @@ for method in ("entropy", "minmax"):
     ]
 
 
+def test_a_calibration_profile_is_not_the_engines_own(real: Bindings) -> None:
+    """TensorRT writes over the smallest and largest shape of the profile that it calibrates with."""
+    if real.version not in UP_TO_10:
+        pytest.skip("11 has no calibrators")
+    said = run(real, "print(trt.IBuilderConfig.set_calibration_profile.__doc__)")
+    assert "MAX values will be overwritten by" in said
+
+
 def test_flags_are_shifted_numbers(real: Bindings) -> None:
     script = """
 from edge_deeplab.export.trt_builder import Api

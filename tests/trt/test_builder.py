@@ -229,6 +229,16 @@ def test_layer_times_of_elsewhere_are_no_harm(
     assert cache.read_bytes() == b"double timing cache"
 
 
+def test_layer_times_that_cannot_be_written_do_not_cost_the_engine(
+    trt: TensorRTDouble, plain: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    data, notes = run(trt, plain, timing_cache=tmp_path / "file" / "times")
+    assert data.startswith(b"double engine")
+    (note,) = notes
+    assert note.startswith("layer times were not kept: cannot write")
+
+
 # -- failures ------------------------------------------------------------------------------------
 
 

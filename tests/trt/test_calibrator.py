@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Attempt:
         method: TrtMethod = "entropy",
         contract: InputContract = CONTRACT,
         graph: str = "g" * 64,
+        batch: tuple[int, int, int] = (1, 1, 1),
     ) -> None:
         self.notes = Notes()
         device = BindingsDevice()
@@ -77,7 +79,7 @@ class Attempt:
             self.engine = build(
                 api,
                 path.read_bytes(),
-                BuildSettings(precision="int8"),
+                BuildSettings(precision="int8", batch=batch),
                 graph="fp32",
                 source=path.name,
                 calibrator=self.calibrator,
@@ -105,6 +107,20 @@ def test_every_picture_reaches_the_gpu(
     assert stored.read_bytes().splitlines()[-1].split() == [p.tobytes().hex().encode() for p in first_pixels]
     assert {f.name for (f,) in old.called("IBuilderConfig.set_flag")} == {"FP16", "INT8"}
     assert done.notes == []
+
+
+@pytest.mark.parametrize("batch", [(1, 1, 8), (1, 4, 8), (4, 8, 16)])
+def test_a_dynamic_batch_is_calibrated_picture_by_picture(
+    old: TensorRTDouble, tmp_path: Path, batch: tuple[int, int, int]
+) -> None:
+    """TensorRT reads as many pictures as the profile's best batch; the calibrator gives one at a time."""
+    path = toy_prepared(tmp_path / "toy.onnx", dynamic=("batch",))
+    done = Attempt(old, path, pictures(), batch=batch)
+    assert done.measured
+    ((given,),) = old.called("IBuilderConfig.set_calibration_profile")
+    assert given._shapes == {"image": [[1, 3, 64, 96]] * 3}
+    record = json.loads(done.engine.splitlines()[1])  # the engine's own range is what was asked for
+    assert record["profile"] == {"image": [[size, 3, 64, 96] for size in batch]}
 
 
 def test_the_same_question_is_not_measured_twice(old: TensorRTDouble, plain: Path) -> None:

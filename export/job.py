@@ -202,7 +202,7 @@ def open_job(
         samples, source: Pictures to compare on.
     """
     if path.suffix == ".onnx" and target.build is not None:
-        reference, stage = from_prepared(path, target.build)
+        reference, stage = from_prepared(path, target.build, options)
         if options.precision == "fp32":  # without another wish the artefact has its precision
             options = dataclasses.replace(options, precision=reference.contract.precision)
         return Job(reference, iter([stage]), target, name, options, samples, source)

@@ -47,9 +47,11 @@ class Stage:
     ranking: Callable[[], list[str]] | None = None
 
 
-def from_prepared(path: Path, build: Callable[..., InputContract]) -> tuple[Runtime, Stage]:
+def from_prepared(path: Path, build: Callable[..., InputContract], options: Options) -> tuple[Runtime, Stage]:
     """A file that was verified when it was prepared, here the reference itself. No torch."""
     reference = open_model(path)
+    if options.calibration is not None:
+        _doubt(options, reference)
     return reference, Stage("", lambda options, output: build(path, reference.contract, options, output))
 
 

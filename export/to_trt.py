@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_deeplab.errors import MissingExtra, UserError
-from edge_deeplab.export.base import Inspection, Options, Target, Tolerance
-from edge_deeplab.export.trt_beside import before, compare
-from edge_deeplab.export.trt_settings import DEFAULT_BATCH, TrtSettings, arguments, settings
+from edge_deeplab.export.base import Again, Inspection, Options, Target, Tolerance
+from edge_deeplab.export.trt_beside import compare, export_beside
+from edge_deeplab.export.trt_request import build_settings, check, open_api, settings_of
+from edge_deeplab.export.trt_settings import arguments, settings
 from edge_deeplab.spec import InputContract
 
 if TYPE_CHECKING:
@@ -30,11 +30,7 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     from edge_deeplab.export.trt_prepare import prepare
     from edge_deeplab.export.trt_rules import OPSET
 
-    flags = _flags(options)
-    if not flags.prepare:
-        _api()  # before minutes of tracing and calibrating
-    if "size" in options.dynamic:
-        raise UserError("an engine has one input size: give --size instead of --dynamic size")
+    flags = settings_of(options)
     # TensorRT's own calibrators want the float graph and find the ranges while they build.
     graph: Any = "fp32" if flags.calibrator else options.precision
     exported = dataclasses.replace(
@@ -49,11 +45,6 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     contract = to_onnx.write(model, contract.replace(precision=graph), exported, prepared)
     prepare(prepared, graph)
     return contract if flags.prepare else build(prepared, contract, options, path)
-
-
-def _flags(options: Options) -> TrtSettings:
-    given: TrtSettings | None = options.settings
-    return given or TrtSettings()
 
 
 def _scratch(options: Options) -> Path:
@@ -82,12 +73,10 @@ def build(prepared: Path, contract: InputContract, options: Options, path: Path)
     from edge_deeplab.files import read_bytes
     from edge_deeplab.runtimes.cuda_device import open_device
 
-    flags = _flags(options)
-    if flags.prepare:
-        raise UserError(f"{prepared} is prepared already; leave --prepare away to build the engine")
+    flags = settings_of(options)
     graph = graph_precision(prepared)
-    api = _api()
-    asked = _build_settings(contract, options, flags)
+    api = open_api()
+    asked = build_settings(options, dynamic="batch" in contract.dynamic, source=contract.name)
     api.check(graph, asked, calibrated=flags.calibrator is not None)
     onnx = read_bytes(prepared)
     device = open_device(0)
@@ -104,8 +93,11 @@ def build(prepared: Path, contract: InputContract, options: Options, path: Path)
             note=options.note,
         )
         contract = contract.replace(precision=options.precision)
-        if calibrator is not None and options.calibration is not None:
-            contract = contract.replace(quantization=options.calibration.record("s8s8"))
+        if flags.calibrator is not None and options.calibration is not None:
+            ranges = options.calibration.record("s8s8")
+            contract = contract.replace(
+                quantization=dataclasses.replace(ranges, method=flags.calibrator)  # and not our own
+            )
         path.write_bytes(plan)
         _write_sidecar(path, plan, onnx, api, asked, graph, device, contract, calibrated)
     finally:
@@ -113,41 +105,6 @@ def build(prepared: Path, contract: InputContract, options: Options, path: Path)
     if flags.rival is not None:
         compare(path, flags.rival, options.note)
     return contract
-
-
-def _api() -> Api:
-    from edge_deeplab.export.trt_builder import Api
-    from edge_deeplab.runtimes.trt_engine import import_tensorrt
-
-    try:
-        return Api(import_tensorrt())
-    except MissingExtra as error:
-        raise MissingExtra(
-            f"{error}; or write the ONNX file for TensorRT here with --prepare, and build the engine from "
-            "it on the board: edge-deeplab export PREPARED.onnx --target trt"
-        ) from error
-
-
-def _build_settings(contract: InputContract, options: Options, flags: TrtSettings) -> BuildSettings:
-    from edge_deeplab.export.trt_builder import BuildSettings
-
-    dynamic = "batch" in contract.dynamic
-    if flags.batch and not dynamic:
-        raise UserError(
-            f"{contract.name} was prepared with a fixed batch of 1: leave --batch away or prepare it with "
-            "--dynamic batch"
-        )
-    precision: Any = options.precision
-    hardware: Any = flags.hardware
-    return BuildSettings(
-        precision=precision,
-        batch=(flags.batch or DEFAULT_BATCH) if dynamic else (1, 1, 1),
-        workspace_mib=flags.workspace_mib,
-        timing_cache=Path(flags.timing_cache) if flags.timing_cache else None,
-        dla_core=flags.dla_core,
-        hardware=hardware,
-        version_compatible=flags.version_compatible,
-    )
 
 
 def _calibrator(
@@ -158,11 +115,11 @@ def _calibrator(
 
     from edge_deeplab.export import trt_calibrator
 
-    method: Any = _flags(options).calibrator
+    method: Any = settings_of(options).calibrator
     if method is None:
         return None, {}
     if options.calibration is None:
-        raise UserError("--calibrator measures on pictures: give --int8 and --calibration DIR or KIND:PATH")
+        raise TypeError("a calibrator needs pictures; export_model asks for them")
     made = trt_calibrator.make_calibrator(
         api,
         method,
@@ -238,10 +195,6 @@ def trace(
     path: Path, layers: Sequence[str], tensors: Iterable[NDArray[Any]]
 ) -> Iterable[dict[str, NDArray[np.float32]]]:
     """Layer outputs of a prepared file, for ``--diagnose``."""
-    if path.suffix != ".onnx":
-        raise UserError(
-            "an engine cannot be looked into layer by layer; diagnose its file: --prepare --diagnose"
-        )
     from edge_deeplab.export import to_onnx
 
     return to_onnx.trace(path, layers, tensors)
@@ -249,7 +202,12 @@ def trace(
 
 def suffix_for(options: Options) -> str:
     """``--prepare`` stops at the ONNX file."""
-    return ".onnx" if _flags(options).prepare else ".engine"
+    return ".onnx" if settings_of(options).prepare else ".engine"
+
+
+def before(model: str, output: Path, options: Options, export: Again) -> Options:
+    """Say what cannot be, then export what was asked for beside it."""
+    return export_beside(model, output, check(model, options), export)
 
 
 TARGET = Target(

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from edge_deeplab.errors import UserError
 from edge_deeplab.export.base import Again, Options
-from edge_deeplab.export.trt_settings import TrtSettings
+from edge_deeplab.export.trt_request import IN_FILE, settings_of
 
 if TYPE_CHECKING:
+    from edge_deeplab.export.trt_settings import TrtSettings
     from edge_deeplab.runtimes.base import Runtime
 
 TIMED = 60
 """Inferences of each engine, taken in turns, when two are compared."""
 
 
-def before(model: str, output: Path, options: Options, export: Again) -> Options:
+def export_beside(model: str, output: Path, options: Options, export: Again) -> Options:
     """Export the FP16 engine (with ``--prepare``: the FP16 file) that was asked for beside the INT8 one.
 
     Args:
@@ -31,7 +32,7 @@ def before(model: str, output: Path, options: Options, export: Again) -> Options
     Returns:
         Options for the INT8 one, with the FP16 engine to time it against.
     """
-    settings: TrtSettings = options.settings or TrtSettings()
+    settings = settings_of(options)
     if settings.beside is None:
         return options
     from edge_deeplab.export.trt_prepare import graph_precision
@@ -49,15 +50,22 @@ def before(model: str, output: Path, options: Options, export: Again) -> Options
     beside = output.with_name(f"{stem}-fp16{output.suffix}")
     if beside == output:
         raise UserError(f"--output {output}: the FP16 one would have the same name; give another")
-    plain = dataclasses.replace(settings, beside=None, calibrator=None)
-    export(
-        settings.beside or model,
-        beside,
-        dataclasses.replace(options, precision="fp16", calibration=None, settings=plain),
-    )
+    export(settings.beside or model, beside, _in_fp16(options, settings))
     if settings.prepare:
         return options
     return dataclasses.replace(options, settings=dataclasses.replace(settings, rival=beside))
+
+
+def _in_fp16(options: Options, settings: TrtSettings) -> Options:
+    """Without what is for INT8 alone, and for a file that is prepared already, without what is in it."""
+    unused = ["calibration", "scheme", "keep_float", "remedies", *(IN_FILE if settings.beside else ())]
+    default = Options()
+    return dataclasses.replace(
+        options,
+        **{name: getattr(default, name) for name in unused},
+        precision="fp16",
+        settings=dataclasses.replace(settings, beside=None, calibrator=None),
+    )
 
 
 def compare(engine: Path, rival: Path, note: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 from edge_deeplab.cli import main
 from edge_deeplab.errors import MissingExtra, UserError
 from edge_deeplab.export import Options, VerificationError, export_model
+from edge_deeplab.export.calibration import Calibration
+from edge_deeplab.export.trt_beside import export_beside
 from edge_deeplab.export.trt_settings import TrtSettings
 from edge_deeplab.files import sha256
 from edge_deeplab.imaging import write_image
@@ -145,8 +148,9 @@ def test_tensorrts_own_ranges(
     _, record = read_engine(board / "toy.engine")
     assert record.build["calibration"]["calibrator"] == method
     assert record.build["calibration"]["files"] == [f"{n:02d}.png" for n in range(16)]
-    assert record.contract.quantization is not None
-    assert record.contract.quantization.pictures == 16
+    quantized = record.contract.quantization
+    assert quantized is not None
+    assert (quantized.method, quantized.pictures) == (method, 16)
 
 
 def test_a_calibrator_without_pictures(
@@ -156,6 +160,28 @@ def test_a_calibrator_without_pictures(
     words = "has no calibrators" if trt.major >= 11 else "give --int8 and --calibration DIR or KIND:PATH"
     assert words in capsys.readouterr().err
     assert everything(board) == ["toy.onnx"]
+
+
+def test_pictures_for_a_calibrator_are_doubted(
+    trt: TensorRTDouble, board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if trt.major >= 11:
+        pytest.skip("TensorRT 11 has no calibrators")
+    (tmp_path / "gray").mkdir()
+    for level in range(16):
+        write_image(tmp_path / "gray" / f"{level}.png", np.full((40, 50, 3), 100 + level, np.uint8))
+    assert export(board, "--int8", "--calibrator", "minmax", "--calibration", tmp_path / "gray") == 0
+    err = capsys.readouterr().err
+    assert "16 of 16 show hardly anything" in err
+    assert "in 16 of 16 the float model does not find both classes" in err
+
+
+def test_a_calibrator_for_a_dynamic_batch(trt: TensorRTDouble, board: Path, calibration: Path) -> None:
+    if trt.major >= 11:
+        pytest.skip("TensorRT 11 has no calibrators")
+    flags = ("--int8", "--calibrator", "entropy", "--calibration", calibration, "--batch", "1,4,8")
+    assert export(board, *flags, dynamic=("batch",)) == 0
+    assert read_engine(board / "toy.engine")[1].batch == (1, 4, 8)
 
 
 # -- FP16 beside INT8 ----------------------------------------------------------------------------
@@ -198,6 +224,32 @@ def test_an_int8_graph_cannot_become_an_fp16_engine(
     assert everything(board) == ["toy.onnx"]
 
 
+def test_a_range_of_batches_is_refused_before_the_fp16_engine_is_built(
+    trt: TensorRTDouble, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = toy_prepared(board / "half.onnx", "fp16", dynamic=("batch",))
+    assert export(board, "--beside-fp16", half, "--batch", "1,2,4", graph="int8") == 2
+    assert "toy.onnx was prepared with a fixed batch of 1" in capsys.readouterr().err
+    assert "Builder" not in trt.names()
+    assert everything(board) == ["half.onnx", "toy.onnx"]
+
+
+def test_what_is_for_int8_does_not_reach_a_prepared_fp16_file(tmp_path: Path) -> None:
+    """It has its head and size, and INT8's layers in float are not its own."""
+    asked: list[tuple[str, Path, Options]] = []
+    settings = TrtSettings(beside="half.onnx", workspace_mib=64)
+    options = Options(
+        head="classmap", size=(64, 64), precision="int8", keep_float=("a",), remedies=False, settings=settings
+    )
+    left = export_beside("portrait", tmp_path / "x.engine", options, lambda *again: asked.append(again))
+    plain = TrtSettings(workspace_mib=64)
+    assert asked == [
+        ("half.onnx", tmp_path / "x-fp16.engine", Options(precision="fp16", settings=plain)),
+    ]
+    rival = dataclasses.replace(settings, rival=tmp_path / "x-fp16.engine")
+    assert left == dataclasses.replace(options, settings=rival)
+
+
 def test_fp16_beside_fp16_makes_no_sense(
     trt: TensorRTDouble, board: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,19 +275,97 @@ def test_where_tensorrt_is_missing(
     assert everything(board) == ["toy.onnx"]
 
 
-def test_a_model_is_not_traced_in_vain(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped model, and a failure as soon as it is opened."""
     pytest.importorskip("torch")
-    if not shipped():
-        pytest.skip("no model is shipped")
-    from edge_deeplab.export import to_onnx
+    if "portrait" not in shipped():
+        pytest.skip("portrait is not shipped")
+    from edge_deeplab.models import checkpoint
 
-    def traced(*_: object) -> None:
-        raise AssertionError("minutes of work, and then no TensorRT")
+    def opened(*_: object) -> None:
+        raise AssertionError("minutes of work, in vain")
 
-    monkeypatch.setattr(to_onnx, "write", traced)
+    monkeypatch.setattr(checkpoint, "load_checkpoint", opened)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_model_is_not_opened_in_vain(board: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
+    pictures = Calibration("nothing", ())
     with pytest.raises(MissingExtra, match="--prepare"):
-        export_model(next(iter(shipped())), "trt", board / "x.engine")
+        export_model(
+            "portrait", "trt", board / "x.engine", Options(precision=precision, calibration=pictures)
+        )
+    assert everything(board) == []
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("settings", "options", "words"),
+    [
+        ({}, {"diagnose": True}, "an engine cannot be looked into layer by layer: leave --diagnose away"),
+        ({}, {"dynamic": ("size",)}, "give --size instead of --dynamic size"),
+        ({"timing_cache": "{file}/times"}, {}, "cannot write {file}/times"),
+        ({"timing_cache": "{file}/.."}, {}, "cannot write {file}/.."),
+        ({"dla_core": 0}, {}, "a DLA computes in FP16 or INT8"),
+        ({"calibrator": "entropy"}, {}, "give --int8 and --calibration DIR or KIND:PATH"),
+        ({"calibrator": "entropy"}, {"precision": "int8"}, "give --int8 and --calibration DIR or KIND:PATH"),
+        ({"calibrator": "entropy"}, {"precision": "int8", "keep_float": ("a",)}, "leave it or --calibrator"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(
+    trt: TensorRTDouble,
+    board: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    words: str,
+) -> None:
+    if trt.major >= 11 and words.startswith("give --int8"):
+        words = "has no calibrators"
+    (tmp_path / "file").write_bytes(b"x")
+    given = {k: v.format(file=tmp_path / "file") if isinstance(v, str) else v for k, v in settings.items()}
+    with pytest.raises(UserError) as caught:
+        export_model("portrait", "trt", board / "x.engine", Options(**options, settings=TrtSettings(**given)))
+    assert words.format(file=tmp_path / "file") in str(caught.value)
+    assert everything(board) == []
+
+
+@pytest.mark.usefixtures("unread")
+def test_no_gpu_is_said_at_once(trt: TensorRTDouble, board: Path) -> None:
+    trt.cuda._devices = 0
+    with pytest.raises(UserError, match="there is no GPU 0"):
+        export_model("portrait", "trt", board / "x.engine")
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"calibrator": "entropy"}, "leave --calibrator away, or prepare without --int8"),
+        (
+            {"workspace_mib": 9, "hardware": "ampere-plus"},
+            "--prepare builds no engine: give --workspace, --hardware when building it",
+        ),
+        ({"timing_cache": "times"}, "give --timing-cache when building it"),
+        ({"dla_core": 0}, "give --dla when building it"),
+        ({"version_compatible": True}, "give --version-compatible when building it"),
+        (
+            {"batch": (1, 2, 4)},
+            "give --batch when building it; for a range of batches give --dynamic batch here",
+        ),
+    ],
+)
+def test_what_only_a_build_uses_is_refused_with_prepare(
+    board: Path, settings: dict[str, Any], words: str
+) -> None:
+    """A file that is named INT8, judged as INT8 and float32 inside was the worst of these."""
+    options = Options(precision="int8", settings=TrtSettings(prepare=True, **settings))
+    with pytest.raises(UserError) as caught:
+        export_model("portrait", "trt", board / "x.onnx", options)
+    assert words in str(caught.value)
     assert everything(board) == []
 
 
@@ -341,6 +471,13 @@ def test_a_full_disk_leaves_nothing(
         (["--prepare", "--output", "x.onnx"], "is prepared already; leave --prepare away"),
         (["--fp16", "--output", "x.trt"], "must end in .engine"),
         (["--int8"], "the graph has no INT8 ranges: prepare it with --int8"),
+        (["--head", "classmap"], "is prepared and cannot be changed by --head: leave that away, or prepare"),
+        (["--size", "64x64", "--io", "uint8"], "cannot be changed by --size, --io"),
+        (["--dynamic", "batch", "--layout", "NCHW"], "cannot be changed by --dynamic, --layout"),
+        (["--keep-float", "head", "--no-remedies"], "cannot be changed by --keep-float, --no-remedies"),
+        (["--scheme", "s8s8"], "cannot be changed by --scheme"),
+        (["--diagnose"], "leave --diagnose away, or diagnose the file that it is built from"),
+        (["--timing-cache", "."], "cannot write .: it is a folder"),
     ],
 )
 def test_wrong_flags(
@@ -360,6 +497,23 @@ def test_wrong_flags(
     assert status == 2
     assert words in err
     assert err.count("\n") == 1
+    assert everything(board) == ["toy.onnx"]
+
+
+def test_pictures_for_a_file_that_has_its_ranges(
+    trt: TensorRTDouble, board: Path, calibration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(board, "--int8", "--calibration", calibration, graph="int8") == 2
+    assert "has its INT8 ranges already: leave --calibration away" in capsys.readouterr().err
+    assert everything(board) == ["toy.onnx"]
+
+
+def test_a_method_beside_tensorrts_own(
+    trt: TensorRTDouble, board: Path, calibration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--int8", "--calibrator", "entropy", "--calibration", calibration)
+    assert export(board, *flags, "--calibration-method", "percentile") == 2
+    assert "is the method: leave --calibration-method percentile away" in capsys.readouterr().err
     assert everything(board) == ["toy.onnx"]
 
 

@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 CASES: dict[str, dict[str, Any]] = {
-    "fp32": {"head": "classmap", "settings": TrtSettings(prepare=True, batch=(1, 2, 2))},
+    "fp32": {"head": "classmap", "dynamic": ("batch",), "settings": TrtSettings(prepare=True)},
     "fp16": {"settings": TrtSettings(prepare=True)},
     "int8": {"settings": TrtSettings(prepare=True), "input_dtype": "uint8", "layout": "NHWC"},
 }

@@ -474,8 +474,11 @@ def test_a_full_disk_leaves_nothing(
         (["--head", "classmap"], "is prepared and cannot be changed by --head: leave that away, or prepare"),
         (["--size", "64x64", "--io", "uint8"], "cannot be changed by --size, --io"),
         (["--dynamic", "batch", "--layout", "NCHW"], "cannot be changed by --dynamic, --layout"),
-        (["--keep-float", "head", "--no-remedies"], "cannot be changed by --keep-float, --no-remedies"),
-        (["--scheme", "s8s8"], "cannot be changed by --scheme"),
+        (
+            ["--int8", "--keep-float", "head", "--no-remedies"],
+            "cannot be changed by --keep-float, --no-remedies",
+        ),
+        (["--int8", "--scheme", "s8s8"], "cannot be changed by --scheme"),
         (["--diagnose"], "leave --diagnose away, or diagnose the file that it is built from"),
         (["--timing-cache", "."], "cannot write .: it is a folder"),
     ],

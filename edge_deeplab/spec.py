@@ -65,8 +65,9 @@ class Quantization:
     """How an INT8 artefact was made.
 
     Attributes:
-        scheme: ``u8s8``: activations uint8, weights int8; ``s8s8``: both int8.
-        method: How ranges follow from the calibration pictures: ``minmax``, ``entropy``, ``percentile``.
+        scheme: ``u8s8``: activations uint8, weights int8; ``s8s8``: both int8; ``w8``: weights int8 only.
+        method: How ranges follow from the calibration pictures: ``minmax``, ``entropy``, ``percentile``;
+            ``dynamic``: from every picture anew, at run time.
         pictures: How many there were; 0 where nothing was calibrated (``int8-dynamic``).
         source: Where they came from.
         sha256: Hash over their names and contents, in order.

@@ -45,6 +45,15 @@ def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> 
     raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(ours) or 'none are'})")
 
 
+def is_shipped(model: str) -> bool:
+    """Whether a MODEL is one that came with the package, by whatever name it was given.
+
+    Raises:
+        UserError: Neither a shipped name nor a file.
+    """
+    return find(model).resolve().parent == WEIGHTS
+
+
 def checkpoint_contract(path: Path) -> InputContract:
     """The contract in a safetensors header, read without torch or safetensors.
 

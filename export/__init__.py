@@ -79,6 +79,8 @@ def export_model(
             options,
             lambda *again: export_model(again[0], target, *again[1:], samples=samples, source=source),
         )
+    for _, read in options.progress(samples or (), "reading pictures"):
+        read()  # a broken one is named now, not after minutes of converting
     notes: list[str] = []
     with _scratch(options.scratch) as scratch, whole_file(output) as temporary:
         heard = options.note
@@ -93,7 +95,8 @@ def export_model(
         report = job.run(temporary, output.name)
         pictures = options.calibration.pictures if options.calibration else ()
         listed = tuple((picture.name, picture.sha256) for picture in pictures)
-        report = dataclasses.replace(report, notes=tuple(notes), calibration=listed)
+        versions = {**chosen.versions(), **report.versions}
+        report = dataclasses.replace(report, notes=tuple(notes), calibration=listed, versions=versions)
         if not report.passed and not options.force:
             raise VerificationError(report)
         write_text(output.with_name(output.name + ".report.json"), report.to_json())

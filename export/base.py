@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edge_deeplab.plugins import discover
 from edge_deeplab.spec import Head, InputContract, InputDType, Layout
+from edge_deeplab.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,6 +171,8 @@ class Target:
         suffix_for: Suffix where it depends on the options; None: always ``suffix``.
         before: (model, output, options, again) -> options: runs before the export, and may export
             something else first with ``again``.
+        has_opset: ``--opset`` is the user's choice.
+        made_with: Packages whose versions the report holds, beside those of the runtimes.
     """
 
     suffix: str
@@ -186,10 +191,20 @@ class Target:
     build: Callable[[Path, InputContract, Options, Path], InputContract] | None = None
     suffix_for: Callable[[Options], str] | None = None
     before: Callable[[str, Path, Options, Again], Options] | None = None
+    has_opset: bool = False
+    made_with: tuple[str, ...] = ()
 
     def output_suffix(self, options: Options) -> str:
         """Of what is written with these options."""
         return self.suffix_for(options) if self.suffix_for else self.suffix
+
+    def versions(self) -> dict[str, str]:
+        """Ours and those of :attr:`made_with`, as far as they are installed."""
+        found = {"edge-deeplab": __version__}
+        for package in self.made_with:
+            with suppress(PackageNotFoundError):  # on a board nothing is converted
+                found[package] = version(package)
+        return found
 
 
 def targets() -> dict[str, Target]:

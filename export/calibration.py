@@ -22,7 +22,7 @@ from edge_deeplab.export.base import METHODS, Method
 from edge_deeplab.files import cache_folder, read_bytes, write_text
 from edge_deeplab.imaging import Frame, pictures_in, read_image
 from edge_deeplab.spec import InputContract, Quantization
-from edge_deeplab.zoo import shipped
+from edge_deeplab.zoo import is_shipped
 
 MINIMUM = 16
 """Fewer pictures than this are refused: ranges measured on a handful are those pictures' own."""
@@ -159,7 +159,7 @@ def for_shipped(model: str, count: int = COUNT, *, method: Method = "minmax", se
     Raises:
         UserError: It is another model: what its camera sees, nobody here knows.
     """
-    if model not in shipped():
+    if not is_shipped(model):
         raise UserError(
             "INT8 measures ranges on pictures like those the model will see: "
             f"give --calibration DIR or KIND:PATH, {MINIMUM} or more, best 100 or more"

@@ -32,6 +32,9 @@ class LayerError:
 BAD_LAYER = 20.0
 """dB: a layer below this has lost a tenth of its signal's amplitude."""
 
+SHOWN = 12
+"""Digits of a SHA-256 for people; the JSON holds all."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -50,6 +53,7 @@ class Report:
         layers: Errors layer by layer, in forward order; empty without ``--diagnose``.
         calibration: The pictures that INT8 ranges were measured on, in order: (name, SHA-256). Their hash
             stands in ``quantization``.
+        versions: Of this package, of what made the artefact, and of what ran it and its reference.
         notes: Doubts, a line each.
         reference: What it was compared with: PyTorch, or what ran the file it was built from.
         passed: Whether it is within ``tolerance``.
@@ -95,12 +99,10 @@ class Report:
         """For people."""
         rows = [
             ("artefact", f"{self.artefact}, {self.bytes / 1e6:.2f} MB, {self.input} -> {self.head}"),
+            ("sha256", self.sha256[:SHOWN]),
             ("compared", f"with {self.reference} on {self.pictures} pictures ({self.source})"),
-            (
-                "same label",
-                f"{self.agreement:.4%} of pixels{self._least()}; "
-                f"worst {self.worst_agreement:.4%}, {self.worst_picture}",
-            ),
+            ("same label", f"{self.agreement:.4%} of pixels{self._least()}"),
+            ("worst pictures", "; ".join(f"{share:.2%} {picture}" for picture, share in self.worst)),
         ]
         if self.logits_difference is not None:
             limit = "" if self.tolerance.logits is None else f" (at most {self.tolerance.logits:g})"
@@ -125,11 +127,12 @@ class Report:
         if self.inspection is not None:
             ops = sorted(self.inspection.ops.items(), key=lambda item: -item[1])
             rows.append(("operators", ", ".join(f"{count} {name}" for name, count in ops)))
-            if self.quantization is not None:
+            if self.quantization is not None and self.quantization.pictures:
                 islands = ", ".join(f"{count} {name}" for name, count in self.inspection.islands.items())
                 rows.append(("float islands", islands or "none"))
         if self.layers:
             rows.append(("first bad layer", self._first_bad()))
+        rows.append(("versions", ", ".join(f"{name} {found}" for name, found in self.versions.items())))
         rows += [("note", note) for note in self.notes]
         rows.append(("verdict", "verified" if self.passed else "REFUSED: " + "; ".join(self.failures)))
         lines = [f"  {name:18} {value}" for name, value in rows]
@@ -141,18 +144,17 @@ class Report:
 
     @staticmethod
     def _quantization(quantization: Quantization) -> list[tuple[str, str]]:
-        rows = []
-        if quantization.pictures:
-            rows.append(
-                (
-                    "calibrated",
-                    f"{quantization.method} on {quantization.pictures} pictures ({quantization.source}, "
-                    f"list {quantization.sha256[:12]}), {quantization.scheme}",
-                )
-            )
+        if not quantization.pictures:
+            return [("calibrated", f"not at all, {quantization.scheme}: activations are scaled as they come")]
+        measured = (
+            f"{quantization.method} on {quantization.pictures} pictures ({quantization.source}, "
+            f"list {quantization.sha256[:SHOWN]}), {quantization.scheme}"
+        )
         kept = quantization.float_layers
-        rows.append(("kept in float", f"{len(kept)}: {', '.join(kept)}" if kept else "no layer"))
-        return rows
+        return [
+            ("calibrated", measured),
+            ("kept in float", f"{len(kept)}: {', '.join(kept)}" if kept else "no layer"),
+        ]
 
     def _first_bad(self) -> str:
         for layer in self.layers:

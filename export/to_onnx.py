@@ -81,4 +81,6 @@ TARGET = Target(
     schemes=("u8s8", "s8s8"),
     inspect=inspect,
     trace=trace,
+    has_opset=True,
+    made_with=("onnx", "onnxscript", "onnxsim", "onnxruntime"),
 )

@@ -34,4 +34,5 @@ TARGET = Target(
     },
     write=write,
     half_computes=False,
+    made_with=("safetensors",),
 )

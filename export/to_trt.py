@@ -230,4 +230,5 @@ TARGET = Target(
     build=build,
     suffix_for=suffix_for,
     before=before,
+    made_with=("onnx", "onnxscript", "onnxsim", "onnxruntime"),
 )

@@ -41,7 +41,9 @@ def metadata(data: bytes, *, source: str) -> dict[str, bytes]:
             found[name] = file.buffer(buffers[file.number(entry, METADATA_BUFFER, "<I")])
         return found
     except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} is damaged or no TFLite model: {error}") from error
+        raise UserError(
+            f"{source} is damaged or no TFLite model: cut short, or changed; copy or download it again"
+        ) from error
 
 
 class _File:
@@ -95,5 +97,5 @@ class _File:
 
     def slice(self, start: int, size: int) -> bytes:
         if start + size > len(self.data):
-            raise IndexError("it was cut short")
+            raise IndexError("a part ends behind the file")
         return self.data[start : start + size]

@@ -61,9 +61,11 @@ def _integers(contract: InputContract) -> dict[str, str]:
     found = contract.quantization
     if found is None:
         return {}
+    if not found.pictures:
+        return {"integers": f"{found.scheme}, activations scaled as they come, no calibration"}
     measured = f"{found.method} on {found.pictures} pictures ({found.source}, list {found.sha256[:12]})"
     return {
-        "integers": f"{found.scheme}, {measured if found.pictures else 'no calibration'}",
+        "integers": f"{found.scheme}, {measured}",
         "kept in float": ", ".join(found.float_layers) or "no layer",
     }
 

@@ -126,12 +126,17 @@ def test_an_unknown_method(folder: Path) -> None:
         choose(str(folder), method="guess")  # type: ignore[arg-type]
 
 
-def test_only_shipped_models_have_pictures_of_their_own() -> None:
+def test_only_shipped_models_have_pictures_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = for_shipped("portrait", 20)
     assert len(chosen.pictures) == 20
     assert chosen.sha256 == for_shipped("portrait-open", 20).sha256
+    monkeypatch.chdir(tmp_path)
+    assert for_shipped("portrait.safetensors", 20).sha256 == chosen.sha256  # the file's name is its name too
+    Path("portrait.safetensors").write_bytes(b"mine")
     with pytest.raises(UserError, match="give --calibration DIR or KIND:PATH"):
-        for_shipped("my.safetensors")
+        for_shipped("portrait.safetensors")
 
 
 def test_packaged_pictures_differ_and_stay(contract: InputContract) -> None:

@@ -289,8 +289,13 @@ def test_ctrl_c_leaves_nothing(
 
 
 def test_ctrl_c_while_verifying_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[object] = []
+
     def stop() -> Any:
-        raise KeyboardInterrupt
+        """Pictures are read once to see that they can be, then to verify on them."""
+        if seen:
+            raise KeyboardInterrupt
+        seen.append("read")
 
     with pytest.raises(KeyboardInterrupt):
         export_model(str(checkpoint), "safetensors", tmp_path / "x.safetensors", samples=[("one", stop)])
@@ -338,13 +343,34 @@ def test_wrong_arguments(checkpoint: Path, tmp_path: Path, arguments: dict[str, 
 
 def test_only_checkpoints_can_be_exported(tmp_path: Path) -> None:
     path = toy_onnx(tmp_path / "toy.onnx")
-    with pytest.raises(UserError, match=r"starts from a checkpoint \(\.safetensors\), not from"):
+    cure = r"give the one it was made from, or a shipped model: portrait"
+    with pytest.raises(UserError, match=rf"starts from a checkpoint \(\.safetensors\), not from .*; {cure}"):
         export_model(str(path), "onnx", tmp_path / "x.onnx")
     fake = tmp_path / "fake.safetensors"
     fake.write_text("this is no checkpoint")
     with pytest.raises(UserError, match="damaged or no safetensors file"):
         export_model(str(fake), "onnx", tmp_path / "x.onnx")
     assert everything(tmp_path) == ["fake.safetensors", "toy.onnx"]
+
+
+def test_a_broken_picture_is_named_before_anything_is_converted(
+    checkpoint: Path, tmp_path: Path, make_people: Callable[..., Path], change_write: Callable[..., None]
+) -> None:
+    """Among those to verify on; with masks or without."""
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("converted in vain")
+
+    change_write(lambda _: never)
+    root = make_people(tmp_path / "people", val=3)
+    folder = root / "val" / "images"
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:200])
+    labelled = labelled_pictures(open_split(f"folder:{root}", "val"), 3)
+    for given in (labelled, folder_pictures(folder, 3)):
+        with pytest.raises(UserError, match=last.name):
+            export_model(str(checkpoint), "safetensors", tmp_path / "x.safetensors", samples=given)
+    assert "x.safetensors" not in everything(tmp_path)
 
 
 def test_something_must_be_compared(checkpoint: Path, tmp_path: Path) -> None:

@@ -273,6 +273,13 @@ def test_cut_short(toy_file: Path, share: float) -> None:
     refused(toy_file, "damaged")
 
 
+def test_what_is_cut_short_is_said_in_words(toy_file: Path) -> None:
+    """Not in those of ``struct`` ("unpack_from requires a buffer of at least …")."""
+    data = toy_file.read_bytes()
+    with pytest.raises(UserError, match=r"^it is damaged or no TFLite model: cut short, or changed; copy or"):
+        tflite_file.metadata(data[: len(data) // 10], source="it")
+
+
 @pytest.mark.parametrize("content", [b"hello\n", b"\0\0\0\0TFL3", b"\x10\0\0\0TFL3" + bytes(100)])
 def test_something_else_called_tflite(toy_file: Path, content: bytes) -> None:
     toy_file.write_bytes(content)

@@ -132,13 +132,15 @@ def export(
     record = path.with_name(f"{path.name}.exported.json")
     if reuse and path.is_file() and record.is_file():
         return Export(path=path, **json.loads(record.read_text()))
-    flags = [*EXPORTS[name], "--head", head, "--count", str(pictures)]
+    flags = [*EXPORTS[name], "--head", head]
     if model.data or views:
+        flags += ["--count", str(pictures)]
         flags += ["--data", model.data] if model.data else ["--pictures", views]
-    if name.endswith("-int8") and model.calibration:
+    int8 = "--int8" in flags
+    if int8 and model.calibration:
         flags += ["--calibration", model.calibration]
     if not model.trained:
-        flags += ["--force", "--no-remedies"]
+        flags += ["--force", *(["--no-remedies"] if int8 else [])]
     command = [sys.executable, "-m", "edge_deeplab", "export", model.argument, *flags, "--output", str(path)]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from edge_deeplab.bench.record import Accuracy
+from edge_deeplab.cli import parser
+from edge_deeplab.cli.cmd_export import complete
 from edge_deeplab.errors import UserError
 from edge_deeplab.zoo import find, shipped
 from tests.bench.conftest import make_entry, make_result
@@ -122,6 +126,28 @@ def test_an_export_is_the_users_command_and_watched(
     assert again == made
     with pytest.raises(UserError, match="ended with status 2"):
         grid.export(model, "tflite-int8", "classmap", tmp_path, pictures=7, views="")
+
+
+@pytest.mark.parametrize("pictures", ["", "folder:data/eg"], ids=["packaged", "labelled"])
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "random"])
+def test_no_export_is_given_a_flag_that_it_refuses(
+    grid: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool, pictures: str
+) -> None:
+    """Random weights get none of the remedies, but only INT8 has any to leave away."""
+    typed: list[list[str]] = []
+
+    def stop(command: list[str], **_: Any) -> Any:
+        typed.append(command[3:])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", stop)
+    asked = dataclasses.replace(model, trained=trained, data=pictures, calibration=pictures)
+    for name, head in grid.cases(list(grid.EXPORTS), grid.HEADS):
+        with pytest.raises(KeyboardInterrupt):
+            grid.export(asked, name, head, tmp_path, pictures=7, views="")
+    assert len(typed) == 20
+    for words in typed:
+        complete(parser().parse_args(words))
 
 
 # -- tables --------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import bar, number, positive, size
+from edge_deeplab.cli.export_flags import refuse_unused
+from edge_deeplab.cli.given import leave_out
 
 if TYPE_CHECKING:
     from edge_deeplab.export import Options
@@ -68,8 +70,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=positive, default=18, help="ONNX opset, at least 17 (default 18)")
     _calibration_arguments(parser.add_argument_group("INT8"))
     _gate_arguments(parser.add_argument_group("verification"))
+    own = {}
     for name, target in known.items():
-        target.arguments(parser.add_argument_group(f"--target {name}"))
+        group = parser.add_argument_group(f"--target {name}")
+        target.arguments(group)
+        own.update(dict.fromkeys((action.dest for action in group._group_actions), name))
+    parser.set_defaults(left=leave_out(parser), own=own)
 
 
 def _calibration_arguments(group: argparse._ArgumentGroup) -> None:
@@ -125,12 +131,24 @@ def _gate_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--force", action="store_true", help="keep an artefact that failed")
 
 
+def complete(args: argparse.Namespace) -> None:
+    """Fill in what was not typed.
+
+    Raises:
+        UserError: Something was that has no effect on this export.
+    """
+    from edge_deeplab.export.base import targets
+
+    refuse_unused(args, args.left.settle(args), targets(), args.own)
+
+
 def _run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
     from edge_deeplab.export import VerificationError, export_model
 
+    complete(args)
     options = _options(args)
     output = Path(args.output or _name(args, options))
     samples, source = _samples(args)
@@ -140,7 +158,8 @@ def _run(args: argparse.Namespace) -> int:
         report = export_model(args.model, args.target, output, options, samples=samples, source=source)
     except VerificationError as error:
         print(error.report.table())
-        print(f"edge-deeplab: {output} was not written: {error}", file=sys.stderr)
+        refused = output.with_name(error.report.artefact)  # this, or one that was made beside it
+        print(f"edge-deeplab: {refused} was not written: {error}", file=sys.stderr)
         return 1
     print(report.table())
     print(f"  {'written':18} {output} and {output.name}.report.json")

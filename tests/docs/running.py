@@ -25,12 +25,18 @@ PLACEHOLDERS = {"MODEL": "portrait", "CHECKPOINT": "best.safetensors", "SPEC": "
 PARSE = """
 import contextlib, io, json, sys
 from edge_deeplab.cli import parser
+from edge_deeplab.cli.cmd_export import complete
+from edge_deeplab.errors import UserError
 problems = []
 for words in json.load(sys.stdin):
     text = io.StringIO()
     try:
         with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
-            parser().parse_args(words)
+            args = parser().parse_args(words)
+            if args.command == "export":
+                complete(args)
+    except UserError as error:
+        problems.append(" ".join(words) + ": " + str(error))
     except SystemExit as stop:
         if stop.code:
             problems.append(" ".join(words) + ": " + text.getvalue().strip())

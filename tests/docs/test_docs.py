@@ -142,6 +142,7 @@ def test_what_nobody_can_check_is_refused(tmp_path: Path, text: str, words: str)
         ("```yaml\nlearning_rate: 1\n```\n", "learning_rate"),
         ("```json\n{1: 2}\n```\n", "no JSON"),
         ("<!-- parsed: for hours -->\n```sh\nedge-deeplab train --epocs 3\n```\n", "--epocs"),
+        ("<!-- parsed: so slow -->\n```sh\nedge-deeplab export --target onnx --dla 0\n```\n", "no effect"),
         ("<!-- parsed: for hours -->\n```sh\nssh x edge-deeplab bench --nonsense\n```\n", "--nonsense"),
         ("<!-- parsed: so slow -->\n```sh\npython benchmarks/harness.py --bussy\n```\n", "no option --bussy"),
         ("<!-- parsed: for minutes -->\n```sh\nmake all\n```\n", "only run"),

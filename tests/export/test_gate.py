@@ -19,6 +19,7 @@ from edge_deeplab.export.fold import fold, layers
 from edge_deeplab.export.job import MOST_IN_FLOAT, Job
 from edge_deeplab.export.stages import Stage
 from edge_deeplab.export.verify import labelled_pictures, sample_views
+from edge_deeplab.files import sha256
 from edge_deeplab.imaging import write_image
 from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
 from edge_deeplab.runtimes.on_torch import TorchRuntime
@@ -196,9 +197,17 @@ def test_force_keeps_it_and_says_so(
     assert record["quantization"]["pictures"] == 16
     listed = record["calibration"]
     assert [name for name, _ in listed] == sorted(file.name for file in pictures.iterdir())
-    lines = "".join(f"{sha256} {name}\n" for name, sha256 in listed)
+    lines = "".join(f"{digest} {name}\n" for name, digest in listed)
     assert hashlib.sha256(lines.encode()).hexdigest() == record["quantization"]["sha256"]
     assert len(record["worst"]) == 5
+    (worst,) = (line for line in out.splitlines() if line.startswith("  worst pictures"))
+    assert [f"{share:.2%} {name}" for name, share in record["worst"]] == worst.split(None, 2)[2].split("; ")
+    assert f"sha256             {sha256(output)[:12]}\n" in out
+    assert {"edge-deeplab", "torch", "onnx", "onnxsim", "onnxscript", "onnxruntime"} <= set(
+        record["versions"]
+    )
+    for name, version in record["versions"].items():
+        assert f"{name} {version}" in out
     assert record["worst"][0][1] == record["worst_agreement"]
     names = [entry["name"] for entry in record["layers"]]
     assert names == [layer.name for layer in layers(fold(load_checkpoint(checkpoint)[0]))]
@@ -236,9 +245,8 @@ def open_again(path: Path) -> Any:
     return open_model(path)
 
 
-def test_fp16_overflow_is_refused_and_the_layer_named(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def loud(checkpoint: Path, tmp_path: Path) -> Path:
     """The same function, but one layer's values are beyond 65504 and the next brings them back."""
     model, contract = load_checkpoint(checkpoint)
     with torch.no_grad():
@@ -247,12 +255,30 @@ def test_fp16_overflow_is_refused_and_the_layer_named(
         first[1].weight *= 2e5
         first[1].bias *= 2e5
         second[0].weight /= 2e5
-    save_checkpoint(tmp_path / "loud.safetensors", model, contract)
+    path = tmp_path / "loud.safetensors"
+    save_checkpoint(path, model, contract)
+    return path
+
+
+def test_fp16_overflow_is_refused_and_the_layer_named(
+    loud: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "x.onnx"
-    assert run_export(tmp_path / "loud.safetensors", output, "--fp16", "--diagnose") == 1
+    assert run_export(loud, output, "--fp16", "--diagnose") == 1
     out, err = capsys.readouterr()
     assert "first bad layer    decoder.refine.0.0" in out
     assert "not finite" in out
     assert "decoder.refine.0.0 reaches" in err
     assert "float16 ends at 65504" in err
     assert not output.exists()
+
+
+def test_the_file_that_was_refused_is_named(
+    loud: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the INT8 one, which was not even tried, but the FP16 one beside it."""
+    output = tmp_path / "x.onnx"
+    flags = ["--target", "trt", "--prepare", "--int8", "--beside-fp16", "--calibration", str(pictures)]
+    assert main(["export", str(loud), *flags, "--output", str(output)]) == 1
+    assert f"{tmp_path / 'x-fp16.onnx'} was not written: " in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.glob("*.onnx")) == []

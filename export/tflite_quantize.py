@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_deeplab.errors import needs
 from edge_deeplab.export.ranges import Ranges
-from edge_deeplab.export.tflite_model import EXTRA, TfliteModel
+from edge_deeplab.export.tflite_model import EXTRA
 from edge_deeplab.export.tflite_network import quiet
 from edge_deeplab.spec import InputDType
 
@@ -95,21 +95,3 @@ def _uint8() -> Any:
         compute_precision=types.ComputePrecision.INTEGER,
         explicit_dequantize=False,
     )
-
-
-def integer_argmax(model: TfliteModel) -> None:
-    """Let ARG_MAX read the integers: the scale is positive, so the largest stays the largest.
-
-    The quantiser knows no ARG_MAX and puts a DEQUANTIZE of all logits before it.
-    """
-    makers = model.makers()
-    for node in model.graph.operators:
-        before = makers.get(int(node.inputs[0]))
-        if model.operator(node) == "ARG_MAX" and before and model.operator(before) == "DEQUANTIZE":
-            node.inputs = [int(before.inputs[0]), int(node.inputs[1])]
-    read = {int(i) for node in model.graph.operators for i in node.inputs} | set(model.graph.outputs)
-    model.graph.operators = [
-        node
-        for node in model.graph.operators
-        if model.operator(node) != "DEQUANTIZE" or int(node.outputs[0]) in read
-    ]

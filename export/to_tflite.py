@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.export.base import Inspection, Options, Target, Tolerance
-from edge_deeplab.spec import InputContract
+from edge_deeplab.spec import InputContract, Quantization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,8 @@ OUTPUT_NAMES = {
     "classmap": "labels",
 }
 
+WEIGHTS_ONLY = Quantization("w8", "dynamic", pictures=0, source="", sha256="")
+
 CHANGES_OF_TYPE = ("QUANTIZE", "DEQUANTIZE", "CAST")
 
 
@@ -46,7 +48,7 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
         The contract as stored.
     """
     with needs(EXTRA):
-        from edge_deeplab.export import tflite_metadata, tflite_quantize
+        from edge_deeplab.export import tflite_heads, tflite_metadata
         from edge_deeplab.export.heads import with_head
         from edge_deeplab.export.tflite_model import TfliteModel
     if options.dynamic:
@@ -62,7 +64,7 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     if contract.precision == "fp16":
         result.halve()
     if contract.precision == "int8" and contract.head == "classmap":
-        tflite_quantize.integer_argmax(result)
+        tflite_heads.integer_argmax(result)
     path.write_bytes(tflite_metadata.describe(result, contract, (INPUT_NAME, OUTPUT_NAMES[contract.head])))
     return contract
 
@@ -74,7 +76,7 @@ def _of_precision(source: Path, contract: InputContract, options: Options) -> tu
     if contract.precision == "int8":
         return _quantised(source, contract.replace(dtype=options.input_dtype), options)
     if contract.precision == "int8-dynamic":
-        return tflite_quantize.dynamic(source), contract
+        return tflite_quantize.dynamic(source), contract.replace(quantization=WEIGHTS_ONLY)
     return source.read_bytes(), contract
 
 
@@ -84,6 +86,7 @@ def _float_file(model: DeepLabV3Plus, contract: InputContract, folder: Path) -> 
     It stays in ``folder`` for further attempts with the same weights.
     """
     from edge_deeplab.export.fold import fold, layers
+    from edge_deeplab.export.tflite_heads import reshape_before_comparing
     from edge_deeplab.export.tflite_model import TfliteModel
     from edge_deeplab.export.tflite_network import convert
     from edge_deeplab.models.checkpoint import fingerprint
@@ -96,6 +99,7 @@ def _float_file(model: DeepLabV3Plus, contract: InputContract, folder: Path) -> 
         convert(folded, contract, unfinished)
         converted = TfliteModel.read(unfinished)
         _name_layers(converted, [(layer.name, layer.convolution) for layer in layers(folded)])
+        reshape_before_comparing(converted)
         source.write_bytes(converted.to_bytes())
         unfinished.unlink()
     return source
@@ -194,4 +198,5 @@ TARGET = Target(
     schemes=("s8s8",),
     inspect=inspect,
     trace=trace,
+    made_with=("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
 )

@@ -28,7 +28,7 @@ from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
 from edge_deeplab.models.variants import variant
 from edge_deeplab.runtimes import open_model, tflite_file
 from edge_deeplab.runtimes.on_tflite import TfliteRuntime
-from edge_deeplab.spec import METADATA_KEY, Head, InputContract
+from edge_deeplab.spec import METADATA_KEY, Head, InputContract, InputDType, Quantization
 from tests.runtimes.artefacts import (
     RED_GREEN_BLUE,
     SIZE,
@@ -364,6 +364,38 @@ def test_four_classes_as_a_class_map(folder: Path, four: Path) -> None:
         assert len(np.unique(found)) > 1
 
 
+GRAPHS: list[tuple[str, InputDType]] = [
+    ("fp32", "float32"), ("int8", "float32"), ("int8", "int8"), ("int8", "uint8"),
+]  # fmt: skip
+
+OUTSIDE: dict[tuple[Head, str], tuple[dict[str, int], ...]] = {
+    ("logits", "two"): ({}, {}, {}, {"QUANTIZE": 2}),
+    ("logits", "four"): ({}, {}, {}, {"QUANTIZE": 2}),
+    ("logits-full", "two"): ({}, {}, {}, {"QUANTIZE": 2}),
+    ("logits-full", "four"): ({}, {}, {}, {"QUANTIZE": 2}),
+    ("probability", "two"): ({}, {}, {}, {"QUANTIZE": 2}),
+    ("probability", "four"): ({}, {"SOFTMAX": 1}, {"SOFTMAX": 1}, {"SOFTMAX": 1, "QUANTIZE": 2}),
+    ("classmap", "two"): (*[{"GREATER_EQUAL": 1, "CAST": 1}] * 3,
+                          {"GREATER_EQUAL": 1, "CAST": 1, "QUANTIZE": 1}),
+    ("classmap", "four"): (*[{"ARG_MAX": 1, "CAST": 1}] * 3, {"ARG_MAX": 1, "CAST": 1, "QUANTIZE": 1}),
+}  # fmt: skip
+"""(head, classes) -> what XNNPACK leaves of each of ``GRAPHS``: the exceptions that docs/export.md names."""
+
+
+@pytest.mark.parametrize(("head", "classes"), OUTSIDE, ids=lambda value: str(value))
+def test_what_xnnpack_leaves_is_what_the_documentation_says(
+    folder: Path, checkpoint: Path, four: Path, head: Head, classes: str
+) -> None:
+    model = {"two": checkpoint, "four": four}[classes]
+    found = []
+    for precision, dtype in GRAPHS:
+        name = f"outside-{head}-{classes}-{precision}-{dtype}"
+        path = written(folder, model, name, precision=precision, head=head, input_dtype=dtype)
+        with opened(path) as runtime:
+            found.append(runtime.delegation.left)
+    assert tuple(found) == OUTSIDE[head, classes]
+
+
 def test_an_integer_class_map_is_compared_as_integers(folder: Path, four: Path) -> None:
     """ARG_MAX reads int8: no float copy of all planes."""
     path = written(folder, four, "four-int8", precision="int8", head="classmap", input_dtype="uint8")
@@ -413,6 +445,20 @@ def test_the_contract_is_in_the_file(folder: Path, checkpoint: Path, precision: 
     assert dataclasses.replace(contract, quantization=None) == wanted
     with open_model(path) as model:
         assert model.contract == contract
+
+
+def test_dynamic_integers_say_that_nothing_was_calibrated(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edge_deeplab.cli import main
+
+    path = nano_tflite(folder, "int8-dynamic")
+    with open_model(path) as model:
+        assert model.contract.quantization == Quantization("w8", "dynamic", 0, "", "")
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "integers        w8, activations scaled as they come, no calibration\n" in out
+    assert "kept in float" not in out
 
 
 def test_labels_are_packed_as_a_zip_archive(folder: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from edge_deeplab.data import Split, kinds, open_split
+from edge_deeplab.data.check import check_split
+from edge_deeplab.data.decode import UnknownId
 from edge_deeplab.errors import UserError
 from edge_deeplab.plugins import discover
 from edge_deeplab.spec import PERSON_CLASSES, ClassInfo
@@ -135,6 +137,86 @@ def test_1_bit_masks(tmp_path: Path) -> None:
     with pil.open(root / "val" / "masks" / "x.png") as file:
         assert file.mode == "1"
     np.testing.assert_array_equal(open_split(f"folder:{root}", "val").read(0)[1], np.eye(8))
+
+
+@pytest.mark.parametrize("others", [[[0, 1], [1, 255]], [[0, 140], [90, 255]]])
+def test_1_bit_masks_are_right_beside_both_conventions(tmp_path: Path, others: Any) -> None:
+    """White is the person, never "ignore"."""
+    pil = pytest.importorskip("PIL.Image", reason="Pillow writes 1-bit PNGs")
+    with_mask(tmp_path, others)
+    for name in ("a.png", "z.png"):
+        write(tmp_path / "val" / "images" / name, np.zeros((2, 2, 3)))
+        pil.fromarray(np.eye(2, dtype=bool)).save(tmp_path / "val" / "masks" / name)
+    split = open_split(f"folder:{tmp_path}", "val")
+    for index in (0, 2):
+        np.testing.assert_array_equal(split.read(index)[1], np.eye(2))
+    split.read(1)
+
+
+def test_1_bit_masks_keep_their_ids_among_more_classes(tmp_path: Path) -> None:
+    """As 2- and 4-bit ones do: white is class 1, not 255 = ignore."""
+    pil = pytest.importorskip("PIL.Image", reason="Pillow writes 1-bit PNGs")
+    three_classes(tmp_path)
+    with_mask(tmp_path, np.eye(8))
+    pil.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "val" / "masks" / "x.png")
+    np.testing.assert_array_equal(open_split(f"folder:{tmp_path}", "val").read(0)[1], np.eye(8))
+
+
+def voc_mask(person: int) -> Any:
+    """A disc of an id within a border of 255, as VOC draws objects."""
+    mask = np.zeros((60, 80), np.uint8)
+    cv2.circle(mask, (40, 30), 20, 255, -1)
+    cv2.circle(mask, (40, 30), 17, person, -1)
+    return mask
+
+
+@pytest.mark.parametrize("ids", [(15,), (3, 7), (2,)])
+def test_class_ids_without_their_names_are_no_mattes(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    """Cut at 128 the object would be background and its void border the person."""
+    mask = voc_mask(ids[0])
+    mask[:4, :4] = ids[-1]
+    split = with_mask(tmp_path, mask)
+    with pytest.raises(UnknownId, match=r"x\.png holds .*, like class ids; .*classes\.txt") as caught:
+        split.read(0)
+    assert f"holds {', '.join(map(str, ids))}, like" in str(caught.value)
+    summary = check_split(split)
+    assert [problem.what for problem in summary.problems] == ["id"]
+
+
+def test_class_ids_beside_0_1_masks_are_told_the_same_cure(tmp_path: Path) -> None:
+    with_mask(tmp_path, voc_mask(1))
+    write(tmp_path / "val" / "images" / "z.png", np.zeros((60, 80, 3)))
+    write(tmp_path / "val" / "masks" / "z.png", voc_mask(15))
+    split = open_split(f"folder:{tmp_path}", "val")
+    np.testing.assert_array_equal(split.read(0)[1], voc_mask(1))
+    with pytest.raises(UnknownId, match=r"z\.png holds 15, like class ids; .*classes\.txt"):
+        split.read(1)
+
+
+def matte(kind: str) -> Any:
+    """What people save as a mask 0/255, other than with hard edges."""
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (80, 60), 40, 255, -1)
+    if kind == "blurred":
+        return cv2.GaussianBlur(mask, (0, 0), 4)
+    if kind == "antialiased":
+        return cv2.resize(mask, (107, 80), interpolation=cv2.INTER_AREA)
+    if kind == "jpeg":
+        return cv2.imdecode(cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], 0)
+    if kind == "small and blurred":  # far more pixels below 128 than above
+        small = np.zeros((120, 160), np.uint8)
+        cv2.circle(small, (80, 60), 4, 255, -1)
+        return cv2.GaussianBlur(small, (0, 0), 2)
+    mask[60, 20:40] = 64  # a few soft pixels that happen to be dark
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["blurred", "antialiased", "jpeg", "small and blurred", "hard"])
+def test_mattes_stay_mattes(tmp_path: Path, kind: str) -> None:
+    mask = matte(kind)
+    split = with_mask(tmp_path, mask)
+    np.testing.assert_array_equal(split.read(0)[1], mask >= 128)
+    assert check_split(split).problems == []
 
 
 def test_ids_that_are_neither_are_refused_with_two_classes(tmp_path: Path) -> None:

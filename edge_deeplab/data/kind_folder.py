@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_deeplab.data.base import Kind, Pair, Split
-from edge_deeplab.data.decode import UnknownId, read_ids, stored_ids
+from edge_deeplab.data.decode import PngForm, UnknownId, histogram, png_form, read_ids, stored_ids
 from edge_deeplab.data.layout import pair_by_name, pictures, read_lines, split_name
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import Labels
@@ -26,6 +27,12 @@ LAYOUT = "a folder data set is PATH/{train,val}/{images,masks}"
 
 LOOKED_AT = 64
 """Masks read when a split is opened, to tell which of the two conventions it follows."""
+
+CHANCE = 0.02
+"""Of a matte's edge the few soft pixels may all be dark by chance: up to this share of the white ones."""
+
+BLACK_AND_WHITE = PngForm(bits=1, palette=False)
+"""PNGs of 1 bit are right in both conventions: white is the person."""
 
 
 @dataclass(frozen=True)
@@ -46,38 +53,61 @@ class Binary:
         Raises:
             UnknownId: The mask follows neither, or the other convention.
         """
-        mask = read_ids(pair.mask)
-        if self.ids != _holds_ids(mask) and _tells(mask):
+        mask, form = read_ids(pair.mask), png_form(pair.mask)
+        if form == BLACK_AND_WHITE:
+            return mask
+        counts = histogram(mask)
+        ids = _class_ids(counts, palette=form.palette)
+        if ids:
+            raise UnknownId(
+                f"{pair.mask} holds {_listed(ids)}, like class ids; masks of two classes are 0/1 "
+                "(255 = ignore) or 0/255 in gray (name more classes in classes.txt, or change the ids)"
+            )
+        if self.ids != _holds_ids(counts) and _tells(counts):
             raise UnknownId(
                 f"{pair.mask} is {'no' if self.ids else 'a'} 0/1 mask (255 = ignore), unlike others of its "
                 "split; save all masks of a split alike, 0/1 or 0/255"
             )
-        if not self.ids and 0 < mask.max() < 128:
-            raise UnknownId(
-                f"{pair.mask} holds values up to {mask.max()}; masks of two classes are 0/1 or 0/255 "
-                "(for more classes name them in classes.txt)"
-            )
         return mask if self.ids else (mask >= 128).astype(np.uint8)
 
 
-def _holds_ids(mask: Labels) -> bool:
-    return bool(np.isin(mask, (0, 1, IGNORE)).all())
+def _class_ids(counts: NDArray[np.float32], *, palette: bool) -> list[int]:
+    """The values that show class ids, which must not be cut at 128; none in a mask 0/1 or 0/255.
+
+    A soft edge crosses all of 0 to 255, so it has pixels on both sides of 128. Ids lie below, and 255 is
+    their border or what was not labelled. A palette's indices are never shades.
+    """
+    odd = np.flatnonzero(counts[2:IGNORE]) + 2
+    low, high = counts[2:128].sum(), counts[128:IGNORE].sum()
+    if palette or (not high and low > CHANCE * counts[IGNORE]):
+        return odd.tolist()
+    return []
 
 
-def _tells(mask: Labels) -> bool:
+def _listed(ids: list[int], most: int = 6) -> str:
+    return ", ".join(map(str, ids[:most])) + (
+        f" and {len(ids) - most} more values" if len(ids) > most else ""
+    )
+
+
+def _holds_ids(counts: NDArray[np.float32]) -> bool:
+    return not counts[2:IGNORE].any()
+
+
+def _tells(counts: NDArray[np.float32]) -> bool:
     """Whether a mask is right in one convention only; one of 0 and 255 alone is right in both."""
-    return not np.isin(mask, (0, IGNORE)).all()
+    return bool(counts[1:IGNORE].any())
 
 
 def _binary(pairs: Sequence[Pair]) -> Binary:
     """The first mask, of some spread over the split, that is only right in one convention decides."""
     for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
         try:
-            mask = read_ids(pair.mask)
+            counts = histogram(read_ids(pair.mask))
         except UserError:
             continue  # named when it is read for real, or by `data check`
-        if _tells(mask):
-            return Binary(ids=_holds_ids(mask))
+        if _tells(counts) and png_form(pair.mask) != BLACK_AND_WHITE:
+            return Binary(ids=_holds_ids(counts))
     return Binary(ids=False)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edge_deeplab.data import open_split
+from edge_deeplab.data.decode import UnknownId
 
 
 def build(root: Path, make: Any) -> Path:
@@ -25,3 +27,12 @@ def test_palette_masks_hold_indices(tmp_path: Path, make: Any) -> None:
         path = tmp_path / "val" / "masks" / f"val{index}.png"
         make.palette(path, make.ids(0, 1, 1), [(0, 0, 0), (200, 10, 10)], depth=1)
     np.testing.assert_array_equal(open_split(f"folder:{tmp_path}", "val").read(1)[1], make.ids(0, 1, 1))
+
+
+def test_indices_of_a_palette_are_never_shades(tmp_path: Path, make: Any) -> None:
+    build(tmp_path, make)
+    make.palette(tmp_path / "val" / "masks" / "val1.png", make.ids(0, 90, 200, 255), [(0, 0, 0)] * 256)
+    split = open_split(f"folder:{tmp_path}", "val")
+    np.testing.assert_array_equal(split.read(0)[1], make.ids(0, 1))
+    with pytest.raises(UnknownId, match=r"val1\.png holds 90, 200, like class ids; .* or 0/255 in gray"):
+        split.read(1)

@@ -16,7 +16,6 @@ Needs the extra ``train`` and ``pip install segmentation-models-pytorch``.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -238,6 +237,7 @@ def compare_quality(args: argparse.Namespace) -> None:
         size=args.size,
         batch=args.batch,
         epochs=args.epochs,
+        backbone_lr=1.0,  # nothing is trained beforehand
         warmup=20,
         val_every=args.epochs,
         threads=args.threads or 0,
@@ -251,7 +251,7 @@ def compare_quality(args: argparse.Namespace) -> None:
         ours = TorchRuntime(trainer.networks.average, trainer.contract, device=args.device)
         rows.append(["ours", *_scores(ours, args.quality)])
     contract = trainer.contract.replace(head="logits-full", head_stride=1)
-    plain = train_plainly(dataclasses.replace(config, backbone_lr=1.0), contract)
+    plain = train_plainly(config, contract)
     rows.append([PLAIN, *_scores(plain, args.quality)])
     print(f"{args.epochs} epochs of {args.quality} from random weights, scored on {len(split)} pictures")
     print(as_text(rows))

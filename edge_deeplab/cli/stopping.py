@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-NAMES = ("SIGTERM", "SIGHUP")  # there is no SIGHUP on Windows
+NAMES = ("SIGTERM", "SIGHUP")  # there is no SIGHUP, and no SIGCHLD, on Windows
 
 
 @dataclass
@@ -44,8 +44,9 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
         if stop.number is signal.SIGINT:
             stop.number = signal.Signals(number)
             # torch would speak up for its workers, which end now too, or a little after the block.
-            if callable(signal.getsignal(signal.SIGCHLD)):
-                signal.signal(signal.SIGCHLD, lambda *_: None)
+            child = getattr(signal, "SIGCHLD", None)
+            if child is not None and callable(signal.getsignal(child)):
+                signal.signal(child, lambda *_: None)
             raise KeyboardInterrupt
 
     known = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]

@@ -81,15 +81,21 @@ def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, f
 class Warp(v2.Transform):
     """Stretch or letterbox to ``size``, then zoom, change of aspect, rotation and shift, as one affine map.
 
-    What lies outside the picture is mirrored, in the label too, or (``fill``) a flat colour with
-    background as its label.
+    What lies outside the picture is mirrored, in the label too, or (with chance ``fill``) a flat colour
+    labelled ``outside``.
     """
 
     def __init__(
-        self, size: tuple[int, int], geometry: Geometry, *, fill: float = 0.0, resize: Resize = "stretch"
+        self,
+        size: tuple[int, int],
+        geometry: Geometry,
+        *,
+        fill: float = 0.0,
+        outside: int = IGNORE,
+        resize: Resize = "stretch",
     ) -> None:
         super().__init__()
-        self.size, self.geometry, self.fill = size, geometry, fill
+        self.size, self.geometry, self.fill, self.outside = size, geometry, fill, outside
         self.resize: Resize = resize
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -130,7 +136,7 @@ class Warp(v2.Transform):
                 size,
                 flags=cv2.INTER_NEAREST,
                 borderMode=border,
-                borderValue=0,
+                borderValue=self.outside,
             )
             return tv_tensors.Mask(torch.from_numpy(label))
         pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
@@ -262,7 +268,12 @@ def painted_background(image: Tensor, label: Tensor) -> Tensor:
 def contour_band(
     label: np.ndarray[Any, np.dtype[np.uint8]], width: int
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """1 within a band of ``width`` pixels centred on the contours of a label map (H, W), else 0."""
-    known = np.where(label == IGNORE, 0, label).astype(np.uint8)
+    """1 within a band of ``width`` pixels centred on the contours of a label map (H, W), else 0.
+
+    A contour lies between two classes; where a class ends at ignored pixels or at padding there is none.
+    """
     kernel = np.ones((width, width), np.uint8)
-    return (cv2.dilate(known, kernel) != cv2.erode(known, kernel)).astype(np.uint8)
+    # Ignored pixels set neither extreme: 255 is never the lowest, nor, turned into 0, the highest.
+    lowest = cv2.erode(label, kernel)
+    highest = cv2.dilate(np.where(label == IGNORE, 0, label).astype(np.uint8), kernel)
+    return (highest > lowest).astype(np.uint8)

@@ -134,7 +134,10 @@ def crops(config: TrainConfig) -> Recipe | None:
     change = v2.Compose([cut, v2.RandomHorizontalFlip(0.5), v2.RandomApply([jitter], 0.8)])
 
     def recipe(read: Read, _: int, index: int) -> Sample:
-        changed: Sample = change(*read(index))
-        return changed
+        image, label = read(index)
+        # A third picture goes along, to tell where padding is after the mirror: colours change it too.
+        image, label, outside = change(image, label, tv_tensors.Mask(torch.zeros_like(label)))
+        image[:, outside == IGNORE] = torch.tensor(MEAN, dtype=image.dtype).unsqueeze(1)
+        return image, label
 
     return recipe

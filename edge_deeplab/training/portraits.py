@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torchvision import tv_tensors
 
+from edge_deeplab.metrics import IGNORE
 from edge_deeplab.training.augment import MILD, WIDE, Warp, painted_background, paste, photometric, uniform
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.sample import Read, Sample
@@ -21,8 +22,10 @@ class Portraits:
 
     def __init__(self, config: TrainConfig, count: int, *, binary: bool) -> None:
         self.config, self.count, self.binary = config, count, binary
-        self.mild = Warp(config.size, MILD, fill=0.1, resize=config.resize)
-        self.wide = Warp(config.size, WIDE, fill=0.3, resize=config.resize)
+        # Around a person is background. Of several classes, 0 may be any: sky, road, wall.
+        outside = 0 if binary else IGNORE
+        self.mild = Warp(config.size, MILD, fill=0.1, outside=outside, resize=config.resize)
+        self.wide = Warp(config.size, WIDE, fill=0.3, outside=outside, resize=config.resize)
         self.photometric = photometric()
 
     def __call__(self, read: Read, epoch: int, index: int) -> Sample:

@@ -67,6 +67,25 @@ def test_padding_is_the_mean_and_ignored() -> None:
         assert (image[inside][:, 2] == 50).all()  # and its edge is not mixed with the padding
 
 
+def test_padding_is_the_mean_after_the_colours_have_changed(config: TrainConfig) -> None:
+    recipe = crops(dataclasses.replace(config, crop=(48, 64), size=(48, 64), scale=(0.4, 0.6), jitter=0.9))
+    assert recipe is not None
+    image, label = sample(48, 64)
+    label[:10] = 255  # ignored, but part of the picture
+    torch.manual_seed(0)
+    rows = []
+    for _ in range(30):
+        changed, _label = recipe(lambda _: (image, label), 0, 0)
+        gray = (changed == 128).all(0)
+        inside = ~gray
+        height, width = inside.any(1).sum(), inside.any(0).sum()
+        assert 0.4 * 48 - 1 <= height <= 0.6 * 48 + 1
+        assert 0.4 * 64 - 1 <= width <= 0.6 * 64 + 1
+        assert inside.sum() > 0.98 * height * width
+        rows.append(int(height))
+    assert len(set(rows)) > 3
+
+
 def test_pixels_and_labels_move_together() -> None:
     """Red is the horizontal coordinate and the label its left half, at every scale and place."""
     torch.manual_seed(1)

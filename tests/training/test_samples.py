@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
 from edge_deeplab.data import open_split
 from edge_deeplab.training.augment import contour_band
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.dataset import Batches, Samples
+from edge_deeplab.training.portraits import Portraits
 
 STEPS = 30
 
@@ -86,3 +89,36 @@ def test_the_band_lies_around_the_contour() -> None:
     assert not contour_band(np.full((20, 20), 3, np.uint8), 9).any()
     label[:, 30:] = 255
     assert contour_band(label, 5).dtype == np.uint8
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_no_contour_lies_between_a_class_and_what_is_ignored(known: int) -> None:
+    label = np.full((20, 40), known, np.uint8)
+    label[:, 20:] = 255
+    assert not contour_band(label, 5).any()
+    # Two classes with a thin line of ignored pixels between them, as VOC draws it, do meet.
+    label[:, 22:] = 2
+    assert np.flatnonzero(contour_band(label, 5)[10]).tolist() == [20, 21]
+    assert np.flatnonzero(contour_band(label, 7)[10]).tolist() == [19, 20, 21, 22]
+
+
+def test_around_a_person_is_background_and_around_a_scene_nothing_is_known(config: TrainConfig) -> None:
+    """A flat colour beside the picture; class 0 of CamVid is sky, of Cityscapes road."""
+    everywhere = tv_tensors.Mask(torch.ones(48, 64, dtype=torch.uint8))
+    image = tv_tensors.Image(torch.zeros(3, 48, 64, dtype=torch.uint8))
+    settings = dataclasses.replace(config, strong=1.0, backdrop=0.0)
+    for binary, outside in ((True, 0), (False, 255)):
+        recipe = Portraits(settings, 1, binary=binary)
+        torch.manual_seed(0)
+        seen = [recipe(lambda _: (image, everywhere), 0, 0)[1].unique().tolist() for _ in range(40)]
+        assert {value for values in seen for value in values} == {1, outside}
+
+
+def test_the_band_of_the_shipped_models_stays(config: TrainConfig) -> None:
+    """They were trained with dilation != erosion; where nothing is ignored, that is what it is."""
+    samples = samples_of(dataclasses.replace(config, strong=1.0))
+    kernel = np.ones((config.boundary_width,) * 2, np.uint8)
+    for index in range(24):
+        label = samples[index, index % 12]["label"].numpy()
+        wanted = cv2.dilate(label, kernel) != cv2.erode(label, kernel)
+        assert np.array_equal(contour_band(label, config.boundary_width), wanted)

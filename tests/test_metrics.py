@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -413,3 +414,14 @@ def test_models_are_scored_on_data_with_their_classes_only(
         UserError, match="toy has 2 classes, toys/val has 4; evaluate it on data with the same"
     ):
         check_classes(contract, split)
+
+
+def test_classes_in_another_order_are_refused(four_classes: InputContract) -> None:
+    """The numbers would agree and every IoU be wrong."""
+    a, b, *others = four_classes.classes
+    with pytest.raises(
+        UserError, match=rf"class {a.name} has id 0 in .*, 1 in toys/val; .* the classes in the same order"
+    ):
+        check_classes(four_classes, Split("toys/val", (), (b, a, *others)))
+    renamed = tuple(dataclasses.replace(info, name=f"my {info.name}") for info in four_classes.classes)
+    check_classes(four_classes, Split("toys/val", (), renamed))

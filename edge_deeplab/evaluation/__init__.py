@@ -57,14 +57,23 @@ def tally(
 def check_classes(contract: InputContract, split: Split) -> None:
     """Refuse to score a model on data with other classes.
 
+    Names may differ (a dog or a cat as foreground, another spelling); one name for two ids may not.
+
     Raises:
-        UserError: The numbers of classes differ.
+        UserError: The numbers of classes differ, or a class has another id in the model than in the data.
     """
     if len(contract.classes) != len(split.classes):
         raise UserError(
             f"{contract.name} has {len(contract.classes)} classes, {split.name} has {len(split.classes)}; "
             "evaluate it on data with the same classes"
         )
+    ours, theirs = ([info.name for info in each.classes] for each in (contract, split))
+    for name in ours:
+        if name in theirs and theirs.index(name) != ours.index(name):
+            raise UserError(
+                f"class {name} has id {ours.index(name)} in {contract.name}, {theirs.index(name)} in "
+                f"{split.name}; evaluate it on data with the classes in the same order"
+            )
 
 
 def chosen_by(split: Split) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_deeplab.files import read_bytes
 from edge_deeplab.models.checkpoint import load_tensors, read_safetensors
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.mobilenetv2 import MobileNetV2
+from edge_deeplab.spec import METADATA_KEY, InputContract
 from edge_deeplab.zoo import find, shipped
 
 TORCHVISION = "torchvision"
@@ -27,7 +28,7 @@ TORCHVISION = "torchvision"
 TORCHVISION_EPS = 1e-5
 
 
-def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
+def initialise(model: DeepLabV3Plus, source: str, images: Tensor, classes: Sequence[str] = ()) -> str:
     """Fill a model with starting weights.
 
     Args:
@@ -35,6 +36,8 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
         source: ``torchvision``, a ``.npz`` of TF-Slim convolutions with batch norm folded in, a
             torchvision ``.pth`` state dict, one of our ``.safetensors`` checkpoints or a shipped model.
         images: (N, 3, H, W) scaled real pictures; needed to give folded weights a batch norm again.
+        classes: Names of the model's classes, to find their rows in a checkpoint's classifier; empty: the
+            checkpoint's own.
 
     Returns:
         One line that says what was loaded, for the log.
@@ -57,7 +60,7 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor) -> str:
             raise UserError(f"{source} is damaged or no plain state dict: {type(error).__name__}") from error
         return _from_torchvision(model, state)
     if suffix == ".safetensors":
-        return _from_checkpoint(model, source)
+        return _from_checkpoint(model, source, list(classes))
     raise UserError(f"--init {source}: give torchvision, or a .npz, .pth or .safetensors file")
 
 
@@ -100,20 +103,45 @@ def _from_torchvision(model: DeepLabV3Plus, state: Mapping[str, Tensor]) -> str:
     return f"backbone from torchvision's MobileNetV2, {len(source)} tensors"
 
 
-def _from_checkpoint(model: DeepLabV3Plus, path: str) -> str:
-    tensors, _ = read_safetensors(path)
+def _from_checkpoint(model: DeepLabV3Plus, path: str, classes: list[str]) -> str:
+    tensors, header = read_safetensors(path)
+    if any(name.startswith("model.") for name in tensors):
+        raise UserError(
+            f"--init {path} is the state of a run; give its best.safetensors, or go on with --resume"
+        )
     tensors = {k: v.float() for k, v in tensors.items()}
+    theirs = _class_names(header, path) or classes
+    classes = classes or theirs
+    note = "" if theirs == classes else ", the classifier's rows in the order of the data's classes"
     own = model.state_dict()
-    head = [
-        k for k in tensors if k.startswith("classifier.") and k in own and own[k].shape != tensors[k].shape
-    ]
-    for name in head:  # another number of classes: the last layer starts anew
-        tensors[name] = own[name]
     try:
+        for name in [k for k in tensors if k.startswith("classifier.") and k in own]:
+            rows = _in_order(tensors[name], theirs, classes)
+            if rows is None or rows.shape != own[name].shape:  # other classes: the last layer starts anew
+                rows, note = own[name], " but the classifier"
+            tensors[name] = rows
         load_tensors(model, tensors)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise UserError(f"{path} is a checkpoint of another variant; its tensors do not fit") from error
-    return f"all of {path}" + (" but the classifier" if head else "")
+    return f"all of {path}{note}"
+
+
+def _class_names(header: Mapping[str, str], path: str) -> list[str]:
+    """Names of a checkpoint's classes; none if it has no contract."""
+    if METADATA_KEY not in header:
+        return []
+    return [info.name for info in InputContract.from_json(header[METADATA_KEY], source=path).classes]
+
+
+def _in_order(rows: Tensor, theirs: list[str], ours: list[str]) -> Tensor | None:
+    """A classifier's rows, given in the order of ``theirs``, in that of ``ours``; None: other classes."""
+    if theirs == ours:
+        return rows
+    if sorted(theirs) != sorted(ours):
+        return None
+    if len(rows) == 1:  # a binary model's log-odds of its second class
+        return -rows
+    return rows[[theirs.index(name) for name in ours]]
 
 
 def _units(backbone: MobileNetV2) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:

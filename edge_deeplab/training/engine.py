@@ -131,7 +131,7 @@ class Trainer:
         model = DeepLabV3Plus(architecture, self.contract.output_channels)
         self.contract = self.contract.replace(head_stride=model.head_stride)
         if state is None and config.init:
-            words = initialise(model, config.init, self._first_pictures())
+            words = initialise(model, config.init, self._first_pictures(), [info.name for info in classes])
             if world.leads:
                 print(words)
         self.networks = assemble(model, config, world)
@@ -264,7 +264,10 @@ class Trainer:
             self.folder.log(record, scalars={"train/loss": mean, "train/lr": rate})
 
     def _validate(self) -> None:
-        self.world.share(floats(self.networks.average))  # batch norm's statistics differ between processes
+        # Batch norm's statistics and the ranges of activations differ between processes.
+        self.world.share(floats(self.networks.average))
+        if self.networks.quantiser is not None:
+            self.world.share(floats(self.networks.quantiser.ranges))
         found = validate(self.networks.scored, self.contract, self.val_splits, self.world)
         if not self.world.leads or found.sheet is None:
             return
@@ -277,7 +280,9 @@ class Trainer:
         folder.draw()
         words = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
         tqdm.write(f"step {step}: {words or 'nothing to score: no val label counts'}")
-        if found.mean > self.progress.best or not folder.best.exists():
+        # Until there is a figure, the last weights are the best.
+        unscored = math.isnan(found.mean) and self.progress.best == -math.inf
+        if found.mean > self.progress.best or unscored or not folder.best.exists():
             self.progress.best = found.mean if math.isfinite(found.mean) else -math.inf
             save_checkpoint(folder.best, self.networks.average, self.contract.replace(metrics=found.metrics))
 

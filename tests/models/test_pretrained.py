@@ -366,6 +366,51 @@ def test_another_number_of_classes_starts_the_classifier_anew(
             assert torch.equal(value, own[name] if name in own else source.state_dict()[name])
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_classes_in_another_order_keep_their_rows(
+    tmp_path: Path, contract: InputContract, four_classes: InputContract, images: Tensor, count: int
+) -> None:
+    origin = contract if count == 2 else four_classes
+    torch.manual_seed(1)
+    source = DeepLabV3Plus(variant("nano").architecture, origin.output_channels).eval()
+    nn.init.normal_(source.classifier.weight)
+    nn.init.normal_(source.classifier.bias)
+    save_checkpoint(tmp_path / "x.safetensors", source, origin)
+    names = [info.name for info in origin.classes]
+    model = DeepLabV3Plus(variant("nano").architecture, origin.output_channels).eval()
+    words = initialise(model, str(tmp_path / "x.safetensors"), images, names[::-1])
+    assert words.endswith("the classifier's rows in the order of the data's classes")
+    with torch.no_grad():
+        ours, theirs = model(images), source(images)
+    torch.testing.assert_close(ours, -theirs if count == 2 else theirs.flip(1))
+    # The same order: as it is, and nothing to tell.
+    words = initialise(model, str(tmp_path / "x.safetensors"), images, names)
+    assert words.endswith("x.safetensors")
+    assert torch.equal(model.classifier.weight, source.classifier.weight)
+
+
+def test_other_names_start_the_classifier_anew(
+    tmp_path: Path, four_classes: InputContract, images: Tensor
+) -> None:
+    source = DeepLabV3Plus(variant("nano").architecture, 4)
+    save_checkpoint(tmp_path / "x.safetensors", source, four_classes)
+    model = DeepLabV3Plus(variant("nano").architecture, 4)
+    own = model.classifier.weight.detach().clone()
+    names = [info.name for info in four_classes.classes[:3]]
+    words = initialise(model, str(tmp_path / "x.safetensors"), images, [*names, "something new"])
+    assert words.endswith("but the classifier")
+    assert torch.equal(model.classifier.weight, own)
+    assert torch.equal(model.backbone.stem[0].weight, source.backbone.stem[0].weight)
+
+
+def test_the_state_of_a_run_is_no_start(tmp_path: Path, images: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"model.classifier.weight": torch.zeros(1)}, tmp_path / "last.safetensors")
+    with pytest.raises(UserError, match=r"is the state of a run; give its best\.safetensors, or"):
+        initialise(small(2), str(tmp_path / "last.safetensors"), images)
+
+
 def test_a_checkpoint_of_another_variant(tmp_path: Path, contract: InputContract, images: Tensor) -> None:
     save_checkpoint(tmp_path / "x.safetensors", DeepLabV3Plus(variant("nano").architecture, 1), contract)
     with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from edge_deeplab.training.config_file import write_config
 from edge_deeplab.training.dataset import Batches
 from edge_deeplab.training.distributed import World, find_device
 from edge_deeplab.training.engine import Trainer, train
-from edge_deeplab.training.run_folder import STATE
+from edge_deeplab.training.run_folder import BEST, STATE
 from tests.training.support import log_of, state_of
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -56,6 +57,22 @@ POISONED = (
 """The command line with a loss that is no number from the fourth step on."""
 
 
+TELLING_RANGES = (
+    "import json, sys\n"
+    "from pathlib import Path\n"
+    "from edge_deeplab.training import engine\n"
+    "validate = engine.validate\n"
+    "def telling(model, contract, splits, world):\n"
+    "    ranges = [model.ranges.low.tolist(), model.ranges.high.tolist()]\n"
+    "    (Path(sys.argv[0]).parent / f'ranges-{world.rank}').write_text(json.dumps(ranges))\n"
+    "    return validate(model, contract, splits, world)\n"
+    "engine.validate = telling\n"
+    "from edge_deeplab.cli import main\n"
+    "raise SystemExit(main(sys.argv[1:]))\n"
+)
+"""The command line; every process writes down the activation ranges that it scores with."""
+
+
 def start(config: TrainConfig, folder: Path, *more: str, program: str = "") -> subprocess.Popen[str]:
     """Start ``edge-deeplab train``, or a program around it, in two processes; its words go to ``folder``."""
     folder.mkdir(exist_ok=True)
@@ -75,8 +92,8 @@ def words_of(folder: Path) -> list[str]:
     return re.findall(r"edge-deeplab: .*", (folder / "err").read_text())
 
 
-def run_two(config: TrainConfig, folder: Path, *more: str) -> int:
-    return start(config, folder, *more).wait(timeout=900)
+def run_two(config: TrainConfig, folder: Path, *more: str, program: str = "") -> int:
+    return start(config, folder, *more, program=program).wait(timeout=900)
 
 
 def assert_close(ours: Path, theirs: Path, tolerance: float) -> None:
@@ -153,6 +170,18 @@ def test_with_statistics_of_their_own_two_processes_are_one_with_two_parts(
     apart = {name for name in a if float((a[name].double() - b[name].double()).abs().max()) > 2e-5}
     assert apart
     assert all("running_" in name or "num_batches" in name for name in apart), apart
+
+
+def test_two_processes_score_the_same_rounded_network(tmp_path: Path, shared: TrainConfig) -> None:
+    """Each follows the ranges of its own pictures; what is scored is one network, that of the state file."""
+    train(dataclasses.replace(shared, epochs=1), tmp_path / "float")
+    start = str(tmp_path / "float" / BEST)
+    settings = dataclasses.replace(shared, qat=True, init=start, epochs=1, lr=1e-4, warmup=0)
+    assert run_two(settings, tmp_path / "two", program=TELLING_RANGES) == 0
+    first, second = (json.loads((tmp_path / "two" / f"ranges-{rank}").read_text()) for rank in range(2))
+    assert first == second
+    tensors, _ = state_of(tmp_path / "two" / "run")
+    assert first == [tensors["ranges.low"].tolist(), tensors["ranges.high"].tolist()]
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -74,7 +74,8 @@ def shrunk(pixels: Any, steps: tuple[float, float]) -> tuple[Any, tuple[float, f
         The picture, smaller or as it was, and how many of its old pixels a new one is, down and across.
     """
     height, width = pixels.shape[:2]
-    pixels = halved(pixels, height * steps[0], width * steps[1])
+    # As inference has it, the thinnest picture is a pixel wide.
+    pixels = halved(pixels, max(1.0, height * steps[0]), max(1.0, width * steps[1]))
     return pixels, (height / pixels.shape[0], width / pixels.shape[1])
 
 

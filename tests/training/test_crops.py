@@ -158,6 +158,19 @@ def test_shrinking_says_how_far() -> None:
     assert factors == (1.0, 1.0)
 
 
+@pytest.mark.parametrize(("height", "width"), [(3000, 3), (2, 4000), (1500, 1)])
+def test_a_strip_is_halved_to_no_less_than_a_pixel(height: int, width: int) -> None:
+    """Letterboxed into 64x64 it is less than a pixel thin."""
+    given = sample(height, width)
+    image, label = ScaleCrop(
+        (64, 64), (64, 64), scale=(0.5, 0.5), label_aware=1.0, fill=MEAN, resize="letterbox"
+    )(*given)
+    assert (image.shape, label.shape) == ((3, 64, 64), (64, 64))
+    image, label = Warp((64, 64), STILL, resize="letterbox")(*given)
+    assert (image.shape, label.shape) == ((3, 64, 64), (64, 64))
+    assert (image[2].int() - 50).abs().max() <= 1
+
+
 def test_fit() -> None:
     assert fit((50, 100), "stretch", 100, 100) == (0.5, 1.0, 0.0, 0.0)
     assert fit((50, 100), "letterbox", 100, 100) == (0.5, 0.5, 0.0, 25.0)

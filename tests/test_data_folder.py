@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_deeplab.data import Split, kinds, open_split
+from edge_deeplab.data import Split, kinds, open_split, open_splits
 from edge_deeplab.data.check import check_split
 from edge_deeplab.data.decode import UnknownId
 from edge_deeplab.errors import UserError
@@ -335,6 +335,28 @@ def test_more_classes_than_ids(people: Path) -> None:
     (people / "classes.txt").write_text("\n".join(f"class {k}" for k in range(256)))
     with pytest.raises(UserError, match="255"):
         open_split(f"folder:{people}", "val")
+
+
+# -- several data sets -----------------------------------------------------------------------------
+
+
+def names(*specs: str) -> list[str]:
+    return [split.name for split in open_splits(specs, "val")]
+
+
+def test_folders_of_one_name_get_those_above_them(
+    tmp_path: Path, make_people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("a/eg", "b/eg", "b/x/eg", "c/x/eg", "other"):
+        make_people(tmp_path / place, train=0, val=1)
+    monkeypatch.chdir(tmp_path)
+    assert names("folder:a/eg", "folder:other", "folder:b/eg") == ["a/eg/val", "other/val", "b/eg/val"]
+    assert names("folder:b/x/eg", "folder:c/x/eg") == ["b/x/eg/val", "c/x/eg/val"]
+    assert names("folder:b/eg", "folder:b/x/eg") == ["b/eg/val", "x/eg/val"]
+    assert names("folder:b/eg", "folder:other") == ["eg/val", "other/val"]
+    # One folder, given twice, is one data set.
+    assert names("folder:a/eg", f"folder:{tmp_path}/a/eg") == ["eg/val"] * 2
+    assert names("folder:a/eg", "folder:b/eg", "folder:a/eg") == ["a/eg/val", "b/eg/val", "a/eg/val"]
 
 
 # -- the registry ----------------------------------------------------------------------------------

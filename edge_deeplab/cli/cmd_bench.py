@@ -73,9 +73,9 @@ def _splits(args: argparse.Namespace) -> list[Any]:
         return []
     import dataclasses
 
-    from edge_deeplab.data import open_split
+    from edge_deeplab.data import open_splits
 
-    opened = [open_split(spec, args.split) for spec in args.data]
+    opened = open_splits(args.data, args.split)
     return [dataclasses.replace(split, pairs=split.pairs[: args.data_limit]) for split in opened]
 
 

@@ -58,11 +58,14 @@ def _check(args: argparse.Namespace) -> int:
     from edge_deeplab.data import open_split
     from edge_deeplab.data.check import check_split, duplicates
     from edge_deeplab.data.sheet import contact_sheet
-    from edge_deeplab.files import write_text
+    from edge_deeplab.files import check_writable, write_text
     from edge_deeplab.imaging import write_image
 
     names = list(dict.fromkeys(args.split))
     splits = [open_split(args.data, name) for name in names]  # all, before the long part begins
+    if args.output:
+        for name in ("report.json", *(f"{name}.png" for name in names)):
+            check_writable(Path(args.output) / name)
     cores = os.cpu_count() or 1
     summaries = [
         check_split(

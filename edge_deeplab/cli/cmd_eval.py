@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
+from edge_deeplab.cli.arguments import add_runtime_options, alone, bar, open_from
 
 if TYPE_CHECKING:
     from edge_deeplab.data import Split
@@ -74,33 +74,58 @@ def _scale(text: str) -> float:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import json
-
-    from edge_deeplab.data import open_split
+    from edge_deeplab.data import open_splits
     from edge_deeplab.errors import UserError
     from edge_deeplab.evaluation.strategies import Strategy
-    from edge_deeplab.files import write_text
 
+    alone("eval")
     strategy = Strategy(tuple(args.scales or (1.0,)), args.flip)
     if args.record and (strategy != Strategy() or args.output_stride):
         raise UserError("--record keeps the plain model's figures; no --scales, --flip or --output-stride")
     if args.grid and (args.scales or args.flip or args.record or args.trimap or args.worst):
         raise UserError("--grid scores all strategies itself: no --scales, --flip, --record or pictures")
     checkpoint = _checkpoint(args) if args.record or args.grid or args.output_stride else None
-    splits = [open_split(spec, args.split) for spec in args.data]
-    report = _grid(args, splits) if args.grid else _score(args, checkpoint, splits, strategy)
-    if args.json:
-        write_text(args.json, json.dumps({"model": args.model, **report}, indent=2))
+    _check_outputs(args, checkpoint)
+    splits = open_splits(args.data, args.split)
+    if args.grid:
+        _grid(args, splits)
+    else:
+        _score(args, checkpoint, splits, strategy)
     return 0
+
+
+def _check_outputs(args: argparse.Namespace, checkpoint: str | None) -> None:
+    """Refuse what cannot be written: said before an hour of scoring, not after."""
+    from edge_deeplab.evaluation.trimap import check_plot
+    from edge_deeplab.files import check_writable
+    from edge_deeplab.imaging import check_picture
+
+    if args.json:
+        check_writable(args.json)
+    if args.trimap:
+        check_plot(args.trimap)
+    if args.worst:
+        check_picture(args.worst)
+    if args.record and checkpoint:
+        check_writable(checkpoint)
+
+
+def _save(args: argparse.Namespace, contract: InputContract, results: list[dict[str, Any]]) -> None:
+    """Write ``--json``, before anything that is drawn from it."""
+    import json
+
+    from edge_deeplab.files import write_text
+
+    if args.json:
+        record = {"model": args.model, "contract": json.loads(contract.to_json()), "results": results}
+        write_text(args.json, json.dumps(record, indent=2))
 
 
 # -- one strategy ----------------------------------------------------------------------------------
 
 
-def _score(
-    args: argparse.Namespace, checkpoint: str | None, splits: list[Split], strategy: Strategy
-) -> dict[str, Any]:
-    """Score the splits in one way; returns the contract and the results, JSON-ready."""
+def _score(args: argparse.Namespace, checkpoint: str | None, splits: list[Split], strategy: Strategy) -> None:
+    """Score the splits in one way; print and write all that was asked for."""
     from edge_deeplab.evaluation import as_record, check_classes, metric_name, tally
     from edge_deeplab.evaluation.strategies import check_strategy
     from edge_deeplab.evaluation.trimap import Trimap
@@ -129,13 +154,13 @@ def _score(
             figures[metric_name(split)] = seen.scores().foreground_iou
             worst += [(value, split, index) for index, value in seen.own_ious().items()]
             _print(split, seen, record, binary=model.contract.binary)
+        _save(args, model.contract, results)
         if args.trimap:
             _trimap(args.trimap, trimaps, results)
         if args.worst:
             _sheet(args.worst, answer, worst)
     if args.record and checkpoint:
         _record(checkpoint, figures)
-    return {"contract": _plain(model.contract), "results": results}
 
 
 def _segment(model: Runtime, strategy: Strategy) -> Segment:
@@ -186,33 +211,33 @@ def _sheet(path: str, answer: Segment, worst: list[tuple[float, Split, int]]) ->
 # -- all strategies --------------------------------------------------------------------------------
 
 
-def _grid(args: argparse.Namespace, splits: list[Split]) -> dict[str, Any]:
-    """Score the splits in all of the papers' ways; returns as :func:`_score`."""
+def _grid(args: argparse.Namespace, splits: list[Split]) -> None:
+    """Score the splits in all of the papers' ways, as :func:`_score` does in one."""
     from edge_deeplab.evaluation import check_classes
     from edge_deeplab.evaluation.strategies import PAPER_STRATEGIES
 
     path = _checkpoint(args)
     trained = _trained_stride(path)
-    results = []
+    results: list[dict[str, Any]] = []
     print(
         f"{'data':18} {'train OS':>8} {'eval OS':>7} {'MS':>3} {'flip':>4} {'mIoU':>7} {'multiply-adds':>14}"
     )
-    contract: dict[str, Any] = {}
     for stride in (args.output_stride,) if args.output_stride else (8, 16, 32):
         with open_from(args, path, output_stride=stride) as model:
-            contract = _plain(model.contract)
+            contract = model.contract
             for split in splits:
                 check_classes(model.contract, split)
                 for strategy, row in zip(PAPER_STRATEGIES, _rows(model, split, stride), strict=True):
                     results.append({"data": split.name, "train_os": trained, "eval_os": stride, **row})
                     yes = {True: "x", False: ""}
+                    miou = math.nan if row["miou"] is None else row["miou"]
                     print(
                         f"{split.name:18} {trained:8d} {stride:7d} {yes[len(strategy.scales) > 1]:>3} "
-                        f"{yes[strategy.flip]:>4} {row['miou'] or math.nan:7.4f} "
+                        f"{yes[strategy.flip]:>4} {miou:7.4f} "
                         f"{row['multiply_adds'] / 1e9:12.2f} B",
                         flush=True,
                     )
-    return {"contract": contract, "results": results}
+    _save(args, contract, results)
 
 
 def _rows(model: Runtime, split: Split, stride: int) -> list[dict[str, Any]]:
@@ -274,13 +299,6 @@ def _record(path: str, metrics: dict[str, float]) -> None:
     rounded = {name: round(value, 4) for name, value in metrics.items() if not math.isnan(value)}
     contract = contract.replace(metrics={**contract.metrics, **rounded})
     save_checkpoint(path, network, contract, half=contract.precision == "fp16")
-
-
-def _plain(contract: InputContract) -> dict[str, Any]:
-    import json
-
-    record: dict[str, Any] = json.loads(contract.to_json())
-    return record
 
 
 COMMAND = Command("score a model on labelled pictures", _arguments, _run)

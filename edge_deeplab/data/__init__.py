@@ -4,6 +4,6 @@ A new kind is one new file ``kind_NAME.py`` with a ``KIND``. No torch here: eval
 model reads its pictures through this package too.
 """
 
-from edge_deeplab.data.base import Kind, Pair, Split, kinds, open_split
+from edge_deeplab.data.base import Kind, Pair, Split, kinds, open_split, open_splits
 
-__all__ = ["Kind", "Pair", "Split", "kinds", "open_split"]
+__all__ = ["Kind", "Pair", "Split", "kinds", "open_split", "open_splits"]

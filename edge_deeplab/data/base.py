@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_deeplab.data.decode import Decode, UnknownId, present, stored_ids
@@ -115,3 +115,44 @@ def open_split(spec: str, split: str) -> Split:
     if not opened.pairs:
         raise UserError(f"{spec}: the {split} split is empty")
     return opened
+
+
+def open_splits(specs: Sequence[str], split: str) -> list[Split]:
+    """Open part of several data sets, each under a name of its own.
+
+    Figures, curves and records go by name, so data sets whose last folders are called alike get the
+    folders above them too: ``mine/eg/val`` and ``theirs/eg/val``. The same spec twice keeps one name.
+
+    Args:
+        specs, split: As for :func:`open_split`.
+
+    Raises:
+        UserError: As :func:`open_split`.
+    """
+    opened = [open_split(spec, split) for spec in specs]
+    for name in {one.name for one in opened}:
+        alike = [index for index, one in enumerate(opened) if one.name == name]
+        for index, apart in zip(alike, _apart(name, [_place(specs[k]) for k in alike]), strict=True):
+            opened[index] = replace(opened[index], name=apart)
+    return opened
+
+
+Place = tuple[str, tuple[str, ...]]
+"""Kind, and the folders that lead to a data set, from the root of the disk."""
+
+
+def _place(spec: str) -> Place:
+    kind, _, path = spec.partition(":")
+    return kind, Path(path).expanduser().resolve().parts[1:]
+
+
+def _apart(name: str, places: Sequence[Place]) -> list[str]:
+    """The name of each place: ``name`` after as few folders as tell the places apart."""
+    own = name.partition("/")[0]
+    # The name begins with the data set's own folder, which may also lie inside the one given.
+    above = [folders[:-1] if folders[-1:] == (own,) else folders for _, folders in places]
+    for depth in range(max(map(len, above)) + 1):
+        names = ["/".join((*folders[max(0, len(folders) - depth) :], name)) for folders in above]
+        if len(set(names)) == len(set(places)):
+            return names
+    return [f"{kind}:{name}" for kind, _ in places]  # one folder, read as two kinds

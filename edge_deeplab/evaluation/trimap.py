@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_deeplab.errors import needs
+from edge_deeplab.errors import UserError, needs
 from edge_deeplab.evaluation import figure
-from edge_deeplab.files import whole_file
+from edge_deeplab.files import check_writable, whole_file
 from edge_deeplab.imaging import Labels
 from edge_deeplab.metrics import IGNORE, tally_iou
 
@@ -66,6 +66,20 @@ def contour_distance(truth: Labels) -> NDArray[np.float32]:
         return np.full(truth.shape, np.inf, np.float32)
     distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distance, np.float32) + 1
+
+
+def check_plot(path: str | Path) -> None:
+    """Find out before long work whether :func:`draw_trimap` can write there; nothing is left behind.
+
+    Raises:
+        UserError: It cannot, or the name is not that of a PNG.
+        MissingExtra: matplotlib is not installed.
+    """
+    with needs("train"):
+        import matplotlib.figure  # noqa: F401
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"cannot write {path}: the plot is a PNG; give a name that ends in .png")
+    check_writable(path)
 
 
 def draw_trimap(

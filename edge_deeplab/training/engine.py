@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edge_deeplab import imaging
-from edge_deeplab.data import Split, open_split
+from edge_deeplab.data import Split, open_splits
 from edge_deeplab.errors import UserError
 from edge_deeplab.models.checkpoint import save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
@@ -81,8 +81,8 @@ class Trainer:
         self.folder = RunFolder(output)
         self._check_folder(resume)
         self._check_world()
-        self.train_splits = [open_split(spec, "train") for spec in config.data]
-        self.val_splits = [open_split(spec, "val") for spec in config.data]
+        self.train_splits = open_splits(config.data, "train")
+        self.val_splits = open_splits(config.data, "val")
         classes = _same_classes([*self.train_splits, *self.val_splits])
         self.samples = Samples(self.train_splits, config)
         self.per_epoch = len(self.samples) // config.batch

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import read_image, write_image
 from edge_deeplab.runtimes import open_model
 from tests.cli.support import Run, read, strictly
@@ -214,3 +217,118 @@ def test_the_average_of_a_checkpoint_with_itself(run: Run, checkpoint: Path, tmp
     assert after.classes == before.classes
     for a, b in zip(one.state_dict().values(), mixed.state_dict().values(), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+
+
+# -- data sets of one name -------------------------------------------------------------------------
+
+
+def test_data_sets_of_one_name_are_told_apart(run: Run, toy: Path, people: Path, tmp_path: Path) -> None:
+    """Each keeps its own figures, trimap and sheet; the second has its masks moved."""
+    other = tmp_path / "theirs" / "people"
+    shutil.copytree(people, other)
+    for path in sorted((other / "val" / "masks").iterdir()):
+        write_image(path, np.roll(read(path), 8, axis=0))
+    files = ("--json", tmp_path / "x.json", "--trimap", tmp_path / "t.png", "--worst", tmp_path / "w.jpg")
+    ran = run("eval", toy, "--data", f"folder:{people}", f"folder:{other}", *files)
+    assert (ran.status, ran.err) == (0, "")
+    mine, theirs = strictly((tmp_path / "x.json").read_text())["results"]
+    assert mine["data"] == f"{tmp_path.name}/people/val"
+    assert theirs["data"] == "theirs/people/val"
+    assert theirs["foreground_iou"] < mine["foreground_iou"]
+    bands = [line.split() for line in ran.out.partition("mIoU within")[2].splitlines()[1:]]
+    assert [name for name, *_ in bands] == [mine["data"], theirs["data"]]
+    assert bands[0][1:] != bands[1][1:]
+
+
+def test_records_of_data_sets_of_one_name(run: Run, checkpoint: Path, people: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.safetensors"
+    shutil.copy(checkpoint, copy)
+    shutil.copytree(people, tmp_path / "theirs" / "people")
+    specs = (f"folder:{people}", f"folder:{tmp_path / 'theirs' / 'people'}")
+    assert run("eval", copy, "--data", *specs, "--record").status == 0
+    with open_model(copy) as model:
+        assert model.contract.metrics.keys() >= {
+            f"{tmp_path.name}/people/val iou",
+            "theirs/people/val iou",
+        }
+
+
+# -- outputs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unread(people: Path) -> str:
+    """Data whose first picture cannot be read: whoever begins to score says that and nothing else."""
+    first = min((people / "val" / "images").iterdir())
+    first.write_bytes(b"no picture")
+    return f"folder:{people}"
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--worst", "w.pdf", "no picture format that OpenCV writes"),
+        ("--worst", "file/w.jpg", "cannot write"),
+        ("--trimap", "t.pdf", "the plot is a PNG"),
+        ("--trimap", "file/t.png", "cannot write"),
+        ("--json", "file/x.json", "cannot write"),
+        ("--json", "folder", "it is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_scoring(
+    run: Run, toy: Path, unread: str, tmp_path: Path, option: str, name: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    run("eval", toy, "--data", unread, option, tmp_path / name).refused(name, message)
+
+
+def test_a_grid_that_cannot_be_written(run: Run, checkpoint: Path, unread: str, tmp_path: Path) -> None:
+    run("eval", checkpoint, "--data", unread, "--grid", "--json", tmp_path).refused("it is a folder")
+
+
+def test_a_trimap_without_matplotlib(
+    run: Run, toy: Path, unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ran = run("eval", toy, "--data", unread, "--trimap", tmp_path / "t.png")
+    ran.refused("matplotlib is not installed", "edge-deeplab[train]")
+
+
+def test_figures_are_kept_when_a_picture_of_them_fails(
+    run: Run, toy: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("edge_deeplab.imaging.write_bytes", full)
+    files = ("--worst", tmp_path / "w.jpg", "--json", tmp_path / "x.json")
+    run("eval", toy, "--data", f"folder:{people}", *files).refused("the disk is full")
+    assert strictly((tmp_path / "x.json").read_text())["results"][0]["data"] == "people/val"
+
+
+def test_data_check_says_before_reading_that_it_cannot_write(run: Run, unread: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = run("data", "check", unread, "--output", tmp_path / "file" / "checked")
+    ran.refused("cannot write", "report.json")
+    assert ran.out == ""
+
+
+# -- the rest --------------------------------------------------------------------------------------
+
+
+def test_a_grid_prints_an_miou_of_0(
+    run: Run, checkpoint: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"scales": [1.0], "flip": False, "miou": 0.0, "foreground_iou": 0.0, "multiply_adds": 1}
+    monkeypatch.setattr("edge_deeplab.cli.cmd_eval._rows", lambda *_: [row, row, row, {**row, "miou": None}])
+    ran = run("eval", checkpoint, "--data", f"folder:{people}", "--grid", "--output-stride", "16")
+    assert ran.status == 0
+    assert [line.split()[-3] for line in ran.out.splitlines()[1:]] == ["0.0000"] * 3 + ["nan"]
+
+
+def test_eval_is_one_process(run: Run, toy: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run("eval", toy, "--data", f"folder:{people}").refused("one process", "WORLD_SIZE is 2", "torchrun")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert run("eval", toy, "--data", f"folder:{people}").status == 0

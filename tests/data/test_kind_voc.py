@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_deeplab.data import open_split
+from edge_deeplab.data import open_split, open_splits
 from edge_deeplab.errors import UserError
 from edge_deeplab.spec import ClassInfo
 
@@ -63,6 +63,14 @@ def test_the_published_classes(voc: Path) -> None:
 def test_any_folder_of_the_devkit_will_do(voc: Path, up: int) -> None:
     path = (voc, *voc.parents)[up]
     assert open_split(f"voc:{path}", "val").name == "VOC2012/val"
+
+
+def test_devkits_in_several_places_have_names_of_their_own(tmp_path: Path, make: Any) -> None:
+    one, other = build(tmp_path / "a", make), build(tmp_path / "b", make)
+    found = open_splits([f"voc:{one}", f"voc:{other}"], "val")
+    assert [split.name for split in found] == [f"{top}/VOCdevkit/VOC2012/val" for top in "ab"]
+    found = open_splits([f"voc:{one.parent}", f"voc:{tmp_path / 'b'}"], "val")
+    assert [split.name for split in found] == ["VOCdevkit/VOC2012/val", "b/VOC2012/val"]
 
 
 def test_sbd_is_used_for_training_alone(voc: Path, make: Any) -> None:

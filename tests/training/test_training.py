@@ -676,3 +676,16 @@ def test_the_network_can_be_compiled(
     assert ours.keys() == theirs.keys()
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+
+
+def test_val_splits_of_one_name_are_chosen_by_together(
+    tmp_path: Path, people: Path, config: TrainConfig
+) -> None:
+    """Of two data sets whose folders are called alike, neither figure takes the other's place."""
+    shutil.copytree(people, tmp_path / "theirs" / people.name)
+    both = (f"folder:{people}", f"folder:{tmp_path / 'theirs' / people.name}")
+    settings = dataclasses.replace(config, data=both, epochs=1, val_every=1)
+    train(settings, tmp_path / "run")
+    _, contract = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    names = [f"{people.parent.name}/{people.name}/val iou", f"theirs/{people.name}/val iou"]
+    assert sorted(contract.metrics) == sorted(names)

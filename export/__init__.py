@@ -96,7 +96,8 @@ def export_model(
         pictures = options.calibration.pictures if options.calibration else ()
         listed = tuple((picture.name, picture.sha256) for picture in pictures)
         versions = {**chosen.versions(), **report.versions}
-        report = dataclasses.replace(report, notes=tuple(notes), calibration=listed, versions=versions)
+        heard_of = (*report.notes, *notes)
+        report = dataclasses.replace(report, notes=heard_of, calibration=listed, versions=versions)
         if not report.passed and not options.force:
             raise VerificationError(report)
         write_text(output.with_name(output.name + ".report.json"), report.to_json())
@@ -126,3 +127,8 @@ def _check(name: str, target: Target, options: Options) -> None:
             raise UserError(f"--target {name} has no {what}{value}; it has: {', '.join(there)}")
     if options.precision == "int8" and options.scheme is not None and options.scheme not in target.schemes:
         raise UserError(f"--target {name} has no {options.scheme}; it has: {', '.join(target.schemes)}")
+    if options.keep_float and options.precision not in target.keeps_float:
+        raise UserError(
+            f"--target {name} cannot keep single layers in float in {options.precision}; "
+            "leave --keep-float away"
+        )

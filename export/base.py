@@ -70,9 +70,9 @@ class Options:
         force: Keep an artefact that failed its verification.
         diagnose: Measure the error layer by layer.
         settings: The target's own record, from :attr:`Target.settings`.
-        scratch: A folder where a target may leave what a second attempt, with other layers in float, need
-            not compute again; None: one that lives as long as the export. Exports that share a folder
-            share that work too.
+        scratch: A folder where a target may leave what a second attempt with the same weights need not
+            compute again; None: one that lives as long as the export. Exports that share a folder share
+            that work too.
         progress: Shows progress.
         note: Takes a line for the user: a doubt, not an error.
     """
@@ -161,6 +161,8 @@ class Target:
         layouts: Of input and output, the default first.
         input_dtypes: The default first.
         schemes: Of INT8, the default first.
+        symmetric: Those of ``schemes`` whose activations have zero point 0.
+        keeps_float: Precisions in which single layers can stay in float, see :attr:`Options.keep_float`.
         half_computes: ``fp16`` artefacts may be computed in float16, not only stored in it.
         inspect: What is inside an artefact, for the report; None where that cannot be told.
         trace: Layer outputs of an artefact, for ``--diagnose``.
@@ -183,6 +185,8 @@ class Target:
     layouts: tuple[Layout, ...] = ("NCHW",)
     input_dtypes: tuple[InputDType, ...] = ("float32",)
     schemes: tuple[Scheme, ...] = ()
+    symmetric: tuple[Scheme, ...] = ()
+    keeps_float: tuple[str, ...] = ()
     half_computes: bool = True
     inspect: Callable[[Path], Inspection | None] | None = None
     trace: Trace | None = None

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from edge_deeplab.export.base import METHODS, Method
 from edge_deeplab.files import cache_folder, read_bytes, write_text
 from edge_deeplab.imaging import Frame, pictures_in, read_image
 from edge_deeplab.spec import InputContract, Quantization
+from edge_deeplab.version import __version__
 from edge_deeplab.zoo import is_shipped
 
 MINIMUM = 16
@@ -124,8 +126,7 @@ def choose(spec: str, count: int = COUNT, *, method: Method = "minmax", seed: in
     Raises:
         UserError: Too few pictures, one that cannot be read, or no such folder or kind.
     """
-    if count < MINIMUM:
-        raise UserError(f"--calibration-count {count} is too few; take {MINIMUM} or more, best 100 or more")
+    _check_count(count)
     folder = Path(spec).expanduser()
     if folder.is_dir() or ":" not in spec:
         files, source = pictures_in(folder), str(folder)
@@ -157,14 +158,20 @@ def for_shipped(model: str, count: int = COUNT, *, method: Method = "minmax", se
     """The packaged pictures, for a model that came with the package.
 
     Raises:
-        UserError: It is another model: what its camera sees, nobody here knows.
+        UserError: It is another model: what its camera sees, nobody here knows. Or too few are asked for.
     """
     if not is_shipped(model):
         raise UserError(
             "INT8 measures ranges on pictures like those the model will see: "
             f"give --calibration DIR or KIND:PATH, {MINIMUM} or more, best 100 or more"
         )
+    _check_count(count)
     return packaged(count, method=method, seed=seed)
+
+
+def _check_count(count: int) -> None:
+    if count < MINIMUM:
+        raise UserError(f"--calibration-count {count} is too few; take {MINIMUM} or more, best 100 or more")
 
 
 def _picture(path: Path) -> Picture:
@@ -224,6 +231,11 @@ def _neighbours(gray: NDArray[Any]) -> float:
 # -- statistics and their cache ----------------------------------------------------------------
 
 
+def own_versions() -> dict[str, str]:
+    """Of what reads, resizes and counts the pictures, whoever runs the model: part of every cache's key."""
+    return {"edge-deeplab": __version__, "numpy": np.__version__, "opencv": cv2.__version__}
+
+
 def statistics(
     calibration: Calibration,
     contract: InputContract,
@@ -242,7 +254,7 @@ def statistics(
         calibration: Pictures and method.
         contract: Of the model: size and preprocessing enter the key.
         graph: SHA-256 of the float graph that is measured, weights included.
-        tools: Versions of the packages that measure.
+        tools: Versions of the packages that measure, besides those of :func:`own_versions`.
         compute: Measures; its answer must be JSON.
         note: Told of a damaged or unwritable cache.
     """
@@ -255,7 +267,7 @@ def statistics(
         },
         "pictures": calibration.sha256,
         "method": calibration.method,
-        "tools": dict(tools),
+        "tools": {**own_versions(), **tools},
     }
     text = json.dumps(question, sort_keys=True)
     path = cache_folder() / "calibration" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ class Job:
             shutil.copyfile(file, path.with_name(path.name + file.name.removeprefix(best.path.name)))
         report = best.report
         if self.own_size is not None and report.iou_reference is not None:
-            report = dataclasses.replace(report, own_size=self._at_own_size(self.own_size))
+            height, width, iou = self._at_own_size(self.own_size)
+            if not math.isnan(iou):
+                report = dataclasses.replace(report, own_size=(height, width, iou))
         if self.options.precision == "fp16" and self.target.half_computes:
             report = dataclasses.replace(report, failures=(*report.failures, *self._overflows(best.stage)))
         if self.options.diagnose:

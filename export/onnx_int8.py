@@ -62,16 +62,12 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
         scheme: A key of :data:`STYLES`.
 
     Raises:
-        UserError: No calibration, or a layer to keep that does not exist.
+        UserError: No calibration.
     """
     with needs("export"), path_unchanged():
         from onnxruntime.quantization import QDQQuantizer, QuantType
     if options.calibration is None:
         raise UserError("INT8 needs calibration pictures; see edge_deeplab.export.calibration.choose")
-    convolutions = {node.name for node in graph.graph.node if node.op_type == "Conv"}
-    unknown = [name for name in options.keep_float if name not in convolutions]
-    if unknown:
-        raise UserError(f"no layer {unknown[0]!r} to keep in float; --diagnose lists them")
     style = STYLES[scheme]
     measured = _ranges(graph, contract, options.calibration, options)
     graph = _with_shapes(graph)

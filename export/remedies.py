@@ -5,14 +5,15 @@ Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Corre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from edge_deeplab.export.base import Progress, silent
 from edge_deeplab.export.fold import Layer, fold, layers
-from edge_deeplab.export.simulate import observe, rounding
+from edge_deeplab.export.simulate import Observed, observe, rounding
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 
 LARGEST_GAIN = 64.0
@@ -74,42 +75,70 @@ def _scale(before: Layer, after: Layer, gains: Tensor) -> None:
     second.weight.data /= gains[:, None, None, None] if second.groups > 1 else gains[None, :, None, None]
 
 
-def correct_biases(network: DeepLabV3Plus, images: Tensor) -> DeepLabV3Plus:
+def correct_biases(
+    network: DeepLabV3Plus, images: Tensor, keep: Collection[str] = (), *, symmetric: bool = False
+) -> DeepLabV3Plus:
     """A copy whose biases take back what rounding shifts each channel by, on average over ``images``.
 
     Section 4.2 with measured instead of derived means. One pass: every layer is corrected before the
-    next one runs, so that each sees the input that it will have.
+    next one runs, so that each sees the input that it will have. The biases belong to just this choice of
+    layers: with one more in float they would take back a shift that is no longer there.
+
+    Args:
+        network: Folded, see :func:`edge_deeplab.export.fold.fold`.
+        images: (N, 3, H, W) calibration pictures, scaled.
+        keep: Names of layers that stay in float. They are corrected too, for what layers before them shift.
+        symmetric: Activations have zero point 0, see :func:`edge_deeplab.export.simulate.rounded_input`.
     """
     seen = observe(network, images)
     network = fold(network)
-    names = {layer.name for layer in layers(network)}
-
-    def correct(layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor:
-            shift = answer.mean((0, 2, 3)) - seen[layer.name].mean
-            if layer.convolution.bias is None:
-                raise TypeError(f"{layer.name} has no bias; fold the network first")
-            layer.convolution.bias.data -= shift
-            return answer - shift[:, None, None]
-
-        return hook
-
-    with rounding(network, seen, names), torch.no_grad():
-        handles = [layer.convolution.register_forward_hook(correct(layer)) for layer in layers(network)]
+    rounded = {layer.name for layer in layers(network)} - set(keep)
+    with rounding(network, seen, rounded, symmetric=symmetric), _unshifted(network, seen) as shifts:
         network(images)
-        for handle in handles:
-            handle.remove()
+    for layer in layers(network):
+        if layer.convolution.bias is None:
+            raise TypeError(f"{layer.name} has no bias; fold the network first")
+        layer.convolution.bias.data -= shifts[layer.name]
     return network
 
 
-def by_harm(network: DeepLabV3Plus, images: Tensor, progress: Progress = silent) -> list[str]:
-    """Names of all layers, first the one whose rounding alone moves the logits most on ``images``."""
+def by_harm(
+    network: DeepLabV3Plus, images: Tensor, *, symmetric: bool = False, progress: Progress = silent
+) -> list[str]:
+    """Names of all layers, first the one whose rounding alone moves the logits most on ``images``.
+
+    What biases take back does not count, so ``network`` is the one that was not corrected.
+    """
     seen = observe(network, images)
     network = fold(network)
     harm = {}
     with torch.no_grad():
         wanted = network(images)
-        for layer in progress(layers(network), "finding sensitive layers"):
-            with rounding(network, seen, {layer.name}):
-                harm[layer.name] = float((network(images) - wanted).square().mean())
+    for layer in progress(layers(network), "finding sensitive layers"):
+        with rounding(network, seen, {layer.name}, symmetric=symmetric), _unshifted(network, seen):
+            harm[layer.name] = float((network(images) - wanted).square().mean())
     return sorted(harm, key=lambda name: -harm[name])
+
+
+@contextlib.contextmanager
+def _unshifted(network: DeepLabV3Plus, seen: Mapping[str, Observed]) -> Iterator[dict[str, Tensor]]:
+    """While this is open, every channel of every layer has the mean that was seen of it.
+
+    Gives the shift per channel (O,) that was taken away in the last run, by layer.
+    """
+    shifts: dict[str, Tensor] = {}
+
+    def take_back(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor:
+            shifts[name] = answer.mean((0, 2, 3)) - seen[name].mean
+            return answer - shifts[name][:, None, None]
+
+        return hook
+
+    handles = [layer.convolution.register_forward_hook(take_back(layer.name)) for layer in layers(network)]
+    try:
+        with torch.no_grad():
+            yield shifts
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -45,7 +45,8 @@ class Report:
         logits_difference: Largest absolute difference of any output value; None for a class map.
         agreement: Share of all pixels with the same label; ``worst_agreement`` of the worst picture.
         worst: The pictures that agree least, worst first: (name, share of pixels).
-        iou_reference, iou_artefact: Foreground IoU (mIoU for several classes); None without masks.
+        iou_reference, iou_artefact: Foreground IoU (mIoU for several classes); None without masks
+            or where these hold nothing to measure it on.
         own_size: Height, width and IoU of the float model at the size it was trained for; None where the
             artefact has that size.
         quantization: Calibration and layers left in float; None for float artefacts.

@@ -1,7 +1,8 @@
 """INT8 simulated in PyTorch, layer by layer, for the remedies and for finding sensitive layers.
 
-The same for all targets: weights int8, symmetric, per output channel; a layer's input in 256 levels over
-the range it has on calibration pictures. Integers are not computed with, only their rounding.
+Weights int8, symmetric, per output channel; a layer's input in 256 levels over the range it has on
+calibration pictures, or, where zero points are 0, in 255 levels on both sides of zero. Integers are not
+computed with, only their rounding; ranges are always the whole ones, whatever the calibration's method.
 """
 
 from __future__ import annotations
@@ -60,22 +61,38 @@ def rounded_weight(weight: Tensor) -> Tensor:
     return (weight / scale).round() * scale
 
 
-def rounded_input(x: Tensor, low: float, high: float) -> Tensor:
-    """``x`` in 256 levels from ``low`` to ``high``, zero being one of them."""
-    scale = max(high - low, 1e-12) / 255
-    zero = round(-low / scale)
+def rounded_input(x: Tensor, low: float, high: float, *, symmetric: bool = False) -> Tensor:
+    """``x`` in integers that span ``low`` to ``high``, zero being one of them.
+
+    Args:
+        x: Any shape.
+        low, high: ``low <= 0 <= high``.
+        symmetric: Zero point 0, so 255 levels from ``-max(-low, high)`` to the same above zero; else 256
+            levels from ``low`` to ``high``.
+    """
+    if symmetric:
+        scale, zero, levels = max(-low, high, 1e-12) / 127, 127, 254
+    else:
+        scale = max(high - low, 1e-12) / 255
+        zero, levels = round(-low / scale), 255
     # In place: these are the largest tensors there are, and every copy of them costs more than the sums.
-    return (x / scale).round_().clamp_(-zero, 255 - zero).mul_(scale)
+    return (x / scale).round_().clamp_(-zero, levels - zero).mul_(scale)
 
 
 @contextlib.contextmanager
-def rounding(network: DeepLabV3Plus, observed: Mapping[str, Observed], names: set[str]) -> Iterator[None]:
-    """While this is open, the layers called ``names`` compute with rounded weights and inputs."""
+def rounding(
+    network: DeepLabV3Plus, observed: Mapping[str, Observed], names: set[str], *, symmetric: bool = False
+) -> Iterator[None]:
+    """While this is open, the layers called ``names`` compute with rounded weights and inputs.
+
+    ``symmetric``: see :func:`rounded_input`.
+    """
     chosen = [layer for layer in layers(network) if layer.name in names]
     weights = [layer.convolution.weight.clone() for layer in chosen]
 
     def round_input(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
-        return lambda _, given: (rounded_input(given[0], observed[name].low, observed[name].high),)
+        low, high = observed[name].low, observed[name].high
+        return lambda _, given: (rounded_input(given[0], low, high, symmetric=symmetric),)
 
     handles = []
     try:

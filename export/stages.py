@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,7 @@ def from_checkpoint(
         from edge_deeplab.runtimes.on_torch import TorchRuntime
 
     network, contract = load_checkpoint(path)
+    _check_layers(network, options.keep_float)
     height, width = options.size or (contract.height, contract.width)
     # Weights stored in half the bits still compute in float32: the same function, the same figures.
     resized = (height, width) != (contract.height, contract.width)
@@ -94,29 +97,59 @@ def _stages(
     from edge_deeplab.export import remedies
     from edge_deeplab.export.fold import fold
 
-    def stage(title: str, written: DeepLabV3Plus, equal: DeepLabV3Plus) -> Stage:
-        helped = options.precision == "int8" and options.remedies
-        return Stage(
-            title,
-            write=lambda chosen, output: target.write(written, contract, chosen, output),
-            layers=lambda: diagnose.torch_layers(equal),
-            ranking=(lambda: remedies.by_harm(written, images(), options.progress)) if helped else None,
-        )
-
+    @cache
     def images() -> torch.Tensor:
         return _images(contract, options)
 
-    if options.precision != "int8":
-        yield stage("", network, fold(network))
-        return
+    def plain(written: DeepLabV3Plus, equal: DeepLabV3Plus) -> Stage:
+        return Stage(
+            "",
+            write=lambda chosen, output: target.write(written, contract, chosen, output),
+            layers=lambda: diagnose.torch_layers(equal),
+        )
+
+    def corrected(title: str, base: DeepLabV3Plus) -> Stage:
+        # An attempt with other layers in float needs other biases, and only then.
+        @lru_cache(maxsize=1)
+        def with_floats(kept: frozenset[str]) -> DeepLabV3Plus:
+            return remedies.correct_biases(base, images(), kept, symmetric=symmetric)
+
+        def write(chosen: Options, output: Path) -> InputContract:
+            return target.write(with_floats(frozenset(chosen.keep_float)), contract, chosen, output)
+
+        def ranking() -> list[str]:
+            return remedies.by_harm(base, images(), symmetric=symmetric, progress=options.progress)
+
+        return Stage(
+            title,
+            write,
+            layers=lambda: diagnose.torch_layers(base),
+            ranking=ranking if options.precision in target.keeps_float else None,
+        )
+
     folded = fold(network)
-    if not options.remedies or options.calibration is None:
-        yield stage("", folded, folded)
+    if options.precision != "int8":
+        yield plain(network, folded)
         return
+    if not options.remedies or options.calibration is None:
+        yield plain(folded, folded)
+        return
+    symmetric = (options.scheme or target.schemes[0]) in target.symmetric
     # Corrected biases helped every model measured; equalisation only badly scaled ones.
-    yield stage("biases corrected", remedies.correct_biases(folded, images()), folded)
-    equalised = remedies.equalise(folded, images())
-    yield stage("equalised, biases corrected", remedies.correct_biases(equalised, images()), equalised)
+    yield corrected("biases corrected", folded)
+    yield corrected("equalised, biases corrected", remedies.equalise(folded, images()))
+
+
+def _check_layers(network: DeepLabV3Plus, names: Sequence[str]) -> None:
+    """Refuse layers that there are not, whatever the target."""
+    from edge_deeplab.export.fold import fold, layers
+
+    there = [layer.name for layer in layers(fold(network))] if names else []
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, there)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"the last one is {there[-1]};"
+            raise UserError(f"no layer {name!r} to keep in float; {meant} --diagnose lists all of them")
 
 
 def _images(contract: InputContract, options: Options) -> torch.Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_deeplab.errors import UserError
 from edge_deeplab.export.base import Progress
-from edge_deeplab.export.calibration import Calibration
+from edge_deeplab.export.calibration import Calibration, own_versions
 from edge_deeplab.export.trt_builder import Api, Note
 from edge_deeplab.files import cache_folder, read_bytes, write_bytes
 from edge_deeplab.runtimes.cuda_device import Device
@@ -56,6 +56,7 @@ def question(
         "graph": graph,
         "input": {name: getattr(contract, name) for name in names},
         "pictures": calibration.sha256,
+        "tools": own_versions(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -105,21 +106,19 @@ def verify(
     total = sum(size for _, _, size in agreements)
     same = sum(share * size for share, _, size in agreements) / total
     worst = sorted((share, picture) for share, picture, _ in agreements)[:WORST]
-    iou = {k: v.scores().foreground_iou if masks else None for k, v in scored.items()}
+    reference_iou, artefact_iou = (scored[who].scores().foreground_iou for who in ("reference", "artefact"))
+    # Neither masks nor labels may hold anything that counts, and then there is no IoU to decide by.
+    decided = masks and not math.isnan(reference_iou) and not math.isnan(artefact_iou)
+    if masks and not decided:
+        notes = (*notes, f"the masks ({source}) hold nothing that IoU could be measured on: labels decide")
     failures = []
-    if same < tolerance.agreement and not (masks and tolerance.masks_decide):
+    if not same >= tolerance.agreement and not (decided and tolerance.masks_decide):
         failures.append(f"only {same:.4%} of labels agree")
     if contract.head != "classmap" and tolerance.logits is not None and not difference <= tolerance.logits:
         failures.append(f"outputs differ by up to {difference:.3g}")
-    if (
-        iou["reference"] is not None
-        and iou["artefact"] is not None
-        and iou["reference"] - iou["artefact"] > tolerance.iou_drop
-    ):
-        lost = iou["reference"] - iou["artefact"]
-        failures.append(
-            f"IoU fell by {100 * lost:.2f} points, from {iou['reference']:.4f} to {iou['artefact']:.4f}"
-        )
+    if decided and not reference_iou - artefact_iou <= tolerance.iou_drop:
+        lost = 100 * (reference_iou - artefact_iou)
+        failures.append(f"IoU fell by {lost:.2f} points, from {reference_iou:.4f} to {artefact_iou:.4f}")
     return Report(
         artefact=name,
         bytes=path.stat().st_size,
@@ -135,8 +134,8 @@ def verify(
         worst_agreement=worst[0][0],
         worst_picture=worst[0][1],
         worst=tuple((picture, share) for share, picture in worst),
-        iou_reference=iou["reference"],
-        iou_artefact=iou["artefact"],
+        iou_reference=reference_iou if decided else None,
+        iou_artefact=artefact_iou if decided else None,
         tolerance=tolerance,
         failures=tuple(failures),
         versions={**reference.versions(), **artefact.versions()},

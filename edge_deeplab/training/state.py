@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge_deeplab.data import Split
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import write_bytes
 from edge_deeplab.models.checkpoint import read_safetensors
@@ -21,7 +19,6 @@ from edge_deeplab.spec import InputContract
 from edge_deeplab.training.config import TrainConfig
 
 RESUMABLE = {
-    "accumulate",
     "workers",
     "threads",
     "checkpoint_every",
@@ -31,8 +28,7 @@ RESUMABLE = {
     "compile",
     "channels_last",
 }
-"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights; and
-`accumulate` where a part is looked at by itself: by batch norm, or to find the hardest pixels."""
+"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights."""
 
 
 @dataclass
@@ -53,12 +49,11 @@ def save_state(
     progress: Progress,
     config: TrainConfig,
     contract: InputContract,
-    splits: Sequence[Split],
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write modules (by prefix), optimiser, loss scaler, settings and which pictures there are."""
+    """Write modules (by prefix), optimiser, loss scaler and settings."""
     from safetensors.torch import save
 
     tensors = {
@@ -74,7 +69,6 @@ def save_state(
         "config": json.dumps(dataclasses.asdict(config)),
         "contract": contract.to_json(),
         "scaler": json.dumps(scaler.state_dict()),
-        "pictures": json.dumps([_pictures(split) for split in splits]),
     }
     write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, header))
 
@@ -82,20 +76,11 @@ def save_state(
 class State:
     """A state file, read.
 
-    Args:
-        path: Where it is.
-        config: Settings of the run that goes on.
-        splits: Its pictures; which one comes when follows from their number and order.
-
-    Attributes:
-        progress, contract: Of the run that stopped.
-        parts: What its ``accumulate`` was.
-
     Raises:
-        UserError: Damaged, no state of ours, or of a run with other settings or pictures.
+        UserError: Damaged, no state of ours, or of a run with other settings.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, splits: Sequence[Split]) -> None:
+    def __init__(self, path: Path, config: TrainConfig) -> None:
         self.path = path
         self.tensors, self.header = read_safetensors(path)
         try:
@@ -104,7 +89,6 @@ class State:
             then = {**_plain(TrainConfig(data=())), **json.loads(self.header["config"])}
             self.progress = Progress(int(self.header["step"]), float(self.header["best"]))
             self.contract = InputContract.from_json(self.header["contract"], source=str(path))
-            pictures = json.loads(self.header.get("pictures", "[]"))
         except (KeyError, ValueError) as error:
             raise self._no_state(error) from error
         changed = [k for k in now if now[k] != then[k] and k not in RESUMABLE]
@@ -113,14 +97,6 @@ class State:
             raise UserError(
                 f"{path} was trained with other settings ({settings}); give the same ones to resume"
             )
-        # A state written before pictures were noted has none.
-        for split, noted in zip(splits, pictures, strict=False):
-            if _pictures(split) != noted:
-                raise UserError(
-                    f"{split.name} holds other pictures ({len(split)}) than {path} was trained with "
-                    f"({noted[0]}); put those back to resume, or start another --output with --init BEST"
-                )
-        self.parts = int(then["accumulate"])
 
     def restore(
         self,
@@ -152,12 +128,6 @@ class State:
 
     def _no_state(self, error: Exception) -> UserError:
         return UserError(f"{self.path} is no training state of this model: {error}")
-
-
-def _pictures(split: Split) -> list[int]:
-    """A split's number of pictures, and a checksum of their names in order."""
-    names = "\n".join(pair.image.name for pair in split.pairs)
-    return [len(split), zlib.crc32(names.encode())]
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_deeplab import imaging
 from edge_deeplab.errors import UserError
+from edge_deeplab.export import calibration as calibration_module
 from edge_deeplab.export.calibration import (
     MINIMUM,
     Calibration,
@@ -139,6 +141,12 @@ def test_only_shipped_models_have_pictures_of_their_own(
         for_shipped("portrait.safetensors")
 
 
+@pytest.mark.parametrize("count", [1, MINIMUM - 1])
+def test_too_few_of_the_packaged_ones_asked_for(count: int) -> None:
+    with pytest.raises(UserError, match=f"--calibration-count {count} is too few; take {MINIMUM} or more"):
+        for_shipped("portrait", count)
+
+
 def test_packaged_pictures_differ_and_stay(contract: InputContract) -> None:
     first = packaged(24)
     assert first.sha256 == packaged(24).sha256
@@ -253,6 +261,27 @@ def test_anything_else_is_another_question(folder: Path, contract: InputContract
     assert len(list(cache.iterdir())) == 9
     counting.ask(calibration, contract.replace(metrics={"x": 1.0}, name="other"))  # changes no range
     assert counting.times == 9
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(cv2, "__version__"), (np, "__version__"), (calibration_module, "__version__")],
+    ids=["opencv", "numpy", "edge-deeplab"],
+)
+def test_another_version_is_another_question(
+    folder: Path,
+    contract: InputContract,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+) -> None:
+    """Also of what every target uses: it decodes, resizes and counts."""
+    counting, calibration = Counting(), choose(str(folder), 16)
+    counting.ask(calibration, contract)
+    monkeypatch.setattr(module, name, "0.0.0")
+    counting.ask(calibration, contract)
+    assert counting.times == 2
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from edge_deeplab.cli import main
-from edge_deeplab.export import Options, targets
+from edge_deeplab.errors import UserError
+from edge_deeplab.export import Options, export_model, remedies, targets
+from edge_deeplab.export.calibration import packaged
 from edge_deeplab.export.fold import fold, layers
 from edge_deeplab.export.job import MOST_IN_FLOAT, Job
-from edge_deeplab.export.stages import Stage
-from edge_deeplab.export.verify import labelled_pictures, sample_views
+from edge_deeplab.export.remedies import correct_biases
+from edge_deeplab.export.stages import Stage, from_checkpoint
+from edge_deeplab.export.verify import labelled_pictures, sample_views, verify
 from edge_deeplab.files import sha256
 from edge_deeplab.imaging import write_image
 from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
@@ -150,6 +154,169 @@ def test_masks_decide_for_int8(
     again = strict.run(tmp_path / "y.safetensors", "y")
     assert again.passed != fell
     assert again.tolerance.iou_drop == 0
+
+
+# -- what biases are corrected for -----------------------------------------------------------------
+
+
+class Written:
+    """A target that only keeps what it was told to write."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.networks: list[Any] = []
+        self.target = dataclasses.replace(targets()["onnx"], write=self.write, **changes)
+
+    def write(self, model: Any, contract: Any, options: Options, path: Path) -> Any:
+        self.networks.append(model)
+        return contract
+
+    def stages(self, checkpoint: Path, **changes: Any) -> list[Stage]:
+        options = Options(precision="int8", calibration=packaged(16), **changes)
+        return list(from_checkpoint(checkpoint, self.target, options)[2])
+
+
+def biases(network: Any) -> torch.Tensor:
+    return torch.cat([layer.convolution.bias for layer in layers(network)])  # type: ignore[misc]
+
+
+def test_biases_are_corrected_for_the_layers_of_each_attempt(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the folded and of the equalised network, anew when the layers change and only then."""
+    made: list[tuple[Any, frozenset[str], Any]] = []
+
+    def watched(network: Any, images: Any, keep: Any = (), **scheme: Any) -> Any:
+        made.append((network, keep, correct_biases(network, images, keep, **scheme)))
+        return made[-1][2]
+
+    monkeypatch.setattr(remedies, "correct_biases", watched)
+    written = Written()
+    stages = written.stages(checkpoint, scheme="u8s8")
+    assert len(stages) == 2
+    for stage in stages:
+        made.clear()
+        written.networks.clear()
+        for kept in ((), ("classifier",), ("classifier", "aspp.project"), ("aspp.project", "classifier")):
+            stage.write(Options(precision="int8", keep_float=kept), Path("nowhere"))
+        assert [keep for _, keep, _ in made] == [
+            frozenset(),
+            frozenset({"classifier"}),
+            frozenset({"classifier", "aspp.project"}),
+        ]
+        assert len({id(base) for base, _, _ in made}) == 1  # never on top of another correction
+        assert [id(network) for network in written.networks] == [id(made[place][2]) for place in (0, 1, 2, 2)]
+        assert not torch.equal(biases(made[0][2]), biases(made[1][2]))
+
+
+@pytest.mark.parametrize(
+    ("target", "scheme", "symmetric"),
+    [("onnx", None, False), ("onnx", "s8s8", True), ("tflite", None, False), ("trt", None, True)],
+)
+def test_remedies_round_as_the_scheme_does(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, target: str, scheme: Any, symmetric: bool
+) -> None:
+    asked: list[bool] = []
+
+    def watched(network: Any, *_: Any, symmetric: bool, **__: Any) -> Any:
+        asked.append(symmetric)
+        return network
+
+    monkeypatch.setattr(remedies, "correct_biases", watched)
+    monkeypatch.setattr(remedies, "by_harm", watched)
+    known = targets()[target]
+    stages = Written(schemes=known.schemes, symmetric=known.symmetric).stages(checkpoint, scheme=scheme)
+    for stage in stages:
+        stage.write(Options(precision="int8"), Path("nowhere"))
+        assert stage.ranking is not None
+        stage.ranking()
+    assert asked == [symmetric] * 4
+
+
+def test_no_search_where_no_layer_can_stay_in_float(checkpoint: Path) -> None:
+    stages = Written(keeps_float=()).stages(checkpoint)
+    assert [stage.ranking for stage in stages] == [None, None]
+
+
+# -- which layers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "calibrated"),
+    [("onnx", "int8", True), ("onnx", "fp16", False), ("tflite", "int8", True)],
+)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("42", "the last one is classifier; --diagnose lists all of them"),
+        ("aspp.projekt", r"did you mean aspp\.project( or .*)?\? --diagnose"),
+    ],
+)
+def test_a_layer_that_there_is_not(
+    checkpoint: Path, tmp_path: Path, target: str, precision: str, calibrated: bool, name: str, hint: str
+) -> None:
+    options = Options(
+        precision=precision, keep_float=("classifier", name), calibration=packaged(16) if calibrated else None
+    )
+    output = tmp_path / f"x{targets()[target].suffix}"
+    with pytest.raises(UserError, match=f"no layer '{name}' to keep in float; {hint}"):
+        export_model(str(checkpoint), target, output, options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [
+        ("onnx", "fp32"),
+        ("tflite", "fp32"),
+        ("tflite", "fp16"),
+        ("tflite", "int8-dynamic"),
+        ("trt", "fp32"),
+        ("safetensors", "fp16"),
+    ],
+)
+def test_a_precision_that_holds_for_all_layers(tmp_path: Path, target: str, precision: str) -> None:
+    output = tmp_path / f"x{targets()[target].suffix}"
+    match = f"--target {target} cannot keep single layers in float in {precision}; leave --keep-float away"
+    with pytest.raises(UserError, match=match):
+        export_model("portrait", target, output, Options(precision=precision, keep_float=("classifier",)))
+
+
+# -- masks without anything to measure -------------------------------------------------------------
+
+
+def certain(checkpoint: Path, logit: float) -> TorchRuntime:
+    """Answers the same everywhere."""
+    model, contract = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.fill_(logit)  # type: ignore[operator]
+    return TorchRuntime(model, contract)
+
+
+@pytest.mark.parametrize("label", [0, 255], ids=["all background", "all ignored"])
+@pytest.mark.parametrize(("reference", "artefact"), [(-5, 5), (5, -5), (-5, -5)])
+def test_masks_that_hold_nothing_do_not_decide(
+    checkpoint: Path, label: int, reference: float, artefact: float
+) -> None:
+    frame = picture(64, 96)
+    truth = np.full((64, 96), label, np.uint8)
+    report = verify(
+        certain(checkpoint, artefact),
+        certain(checkpoint, reference),
+        [("a", lambda: (frame, truth))],
+        path=checkpoint,
+        name="x",
+        target="onnx",
+        source="nobody",
+        tolerance=targets()["onnx"].tolerances["int8"],
+    )
+    assert report.passed == (reference == artefact)
+    assert (report.iou_reference, report.iou_artefact) == (None, None)
+    assert "hold nothing that IoU could be measured on" in report.table()
+    if not report.passed:
+        assert report.failures == ("only 0.0000% of labels agree",)
+    record = json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert record["iou_artefact"] is None
 
 
 # -- the command ---------------------------------------------------------------------------------

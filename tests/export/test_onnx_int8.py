@@ -15,8 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_deeplab.errors import UserError
-from edge_deeplab.export import Options, to_onnx
+from edge_deeplab.export import Options, onnx_int8, to_onnx
 from edge_deeplab.export.calibration import packaged
 from edge_deeplab.export.fold import fold, layers
 from edge_deeplab.export.heads import with_head
@@ -208,9 +207,9 @@ def test_half_precision_leaves_what_it_is_told_to_in_float(make: Maker) -> None:
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
-def test_an_unknown_layer(make: Maker) -> None:
-    with pytest.raises(UserError, match=r"no layer 'backbone\.tail' to keep in float"):
-        make("int8", keep_float=("backbone.tail",))
+def test_symmetric_schemes_are_known_to_the_remedies() -> None:
+    for scheme, style in onnx_int8.STYLES.items():
+        assert style.symmetric == (scheme in to_onnx.TARGET.symmetric)
 
 
 def test_provenance_is_in_the_file(make: Maker) -> None:

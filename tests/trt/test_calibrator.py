@@ -151,6 +151,14 @@ def test_another_gpu_or_version_is_measured_anew(old: TensorRTDouble, plain: Pat
     assert Attempt(old, plain, pictures()).measured
 
 
+def test_another_decoder_is_measured_anew(
+    old: TensorRTDouble, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Attempt(old, plain, pictures())
+    monkeypatch.setattr("cv2.__version__", "0.0.0")
+    assert Attempt(old, plain, pictures()).measured
+
+
 @pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: b"", lambda d: b"x" * 99, lambda d: d + b"1"])
 def test_a_damaged_cache_is_measured_anew(
     old: TensorRTDouble, plain: Path, tmp_path: Path, damage: Callable[[bytes], bytes]

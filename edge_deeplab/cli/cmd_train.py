@@ -61,7 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     from edge_deeplab.training.config_file import FIELDS, read_config
 
     values = read_config(args.config) if args.config else {}
-    for name in FIELDS.keys() & vars(args).keys():
+    given_names = FIELDS.keys() & vars(args).keys()
+    for name in given_names:
         given = getattr(args, name)
         values[name] = tuple(given) if isinstance(given, list) else given
     if "data" not in values:
@@ -71,7 +72,8 @@ def _run(args: argparse.Namespace) -> int:
     with_huge_pages()
     with needs("train"):
         from edge_deeplab.training.engine import train
-    best = train(config, Path(args.output), resume=args.resume)
+    # A file may hold every setting, as a run's config.yaml does; an option is somebody's wish.
+    best = train(config, Path(args.output), resume=args.resume, given=given_names)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
         print(f"best model: {best}")
     return 0

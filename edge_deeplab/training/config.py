@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,7 +45,8 @@ class TrainConfig:
             (CUDA), `frozen` keeps those of `init` (small batches).
         ema: Decay of the averaged weights that are scored and kept; it rises to this from zero.
         class_weights: Weight of a class in the loss by its share of the training pixels: `none`, `median`
-            (median share over its share; SegNet) or `log` (1 / ln(1.02 + share); ENet).
+            (median share over its share, of the pictures that hold it; SegNet) or `log`
+            (1 / ln(1.02 + share); ENet).
         ohem: Share of a batch's pixels, those with the highest loss, that count (online hard example
             mining); 1: all.
         boundary_weight: Factor on the loss in the band around the contours.
@@ -154,7 +156,10 @@ class TrainConfig:
             ("--ema must be at least 0 and below 1", not 0 <= self.ema < 1),
             ("--momentum must be at least 0 and below 1", not 0 <= self.momentum < 1),
             ("--ohem must be above 0 and at most 1", not 0 < self.ohem <= 1),
-            ("--scale takes two numbers above 0, the lower first", not 0 < self.scale[0] <= self.scale[1]),
+            (
+                "--scale takes two numbers above 0, the lower first",
+                not 0 < self.scale[0] <= self.scale[1] < math.inf,
+            ),
             ("--backdrop can be at most 0.6", self.backdrop > 0.6),
             ("--qat fine-tunes trained weights; give them with --init", self.qat and not self.init),
             (
@@ -165,6 +170,33 @@ class TrainConfig:
         for message, wrong in problems:
             if wrong:
                 raise UserError(message)
+
+    def check_heard(self, given: Collection[str], *, binary: bool) -> None:
+        """Refuse settings that were asked for but have no say beside the others.
+
+        Args:
+            given: Names of the settings that somebody chose for this run.
+            binary: Whether background and person are the only classes.
+
+        Raises:
+            UserError: One has no say; names what would give it one.
+        """
+        whole = self.crop is None
+        needs = [
+            (("scale", "label_aware", "jitter"), not whole, "with --crop"),
+            (("strong", "backdrop", "mild_tail"), whole, "without --crop"),
+            (("backdrop", "mild_tail"), self.strong > 0, "with --strong above 0"),
+            (("backdrop", "dice"), binary, "with two classes"),
+            (("momentum",), self.optimizer == "sgd", "with --optimizer sgd"),
+            (("boundary_width",), self.boundary_weight != 1, "with a --boundary-weight other than 1"),
+            (("distill_kl", "distill_cwd", "temperature"), bool(self.teacher), "with --teacher"),
+            (("norm",), not self.qat or self.norm == "frozen", "without --qat, which freezes batch norm"),
+            (("precision",), not self.qat or self.precision == "fp32", "without --qat, which takes fp32"),
+        ]
+        for names, heard, where in needs:
+            for name in names:
+                if name in given and not heard:
+                    raise UserError(f"{_flag(name)} has no say here; it counts only {where}")
 
 
 def _flag(field: str) -> str:

@@ -131,8 +131,8 @@ def _number(value: Any) -> float:
 
 def _height_and_width(value: Any) -> tuple[int, int]:
     if isinstance(value, str):
-        value = value.lower().split("x")
-    height, width = (int(part) for part in _instance(value, list))
+        value = [int(part) for part in value.lower().split("x")]
+    height, width = (_whole(part) for part in _instance(value, list))
     if not (32 <= height <= 8192 and 32 <= width <= 8192):
         raise ValueError
     return height, width

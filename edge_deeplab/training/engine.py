@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ RANGES_SETTLE = 2 / 3
 """Share of a quantisation-aware run after which activation ranges stay."""
 
 
-def train(config: TrainConfig, output: Path, *, resume: bool = False) -> Path:
+def train(config: TrainConfig, output: Path, *, resume: bool = False, given: Collection[str] = ()) -> Path:
     """Train a model; under torchrun, together with the other processes.
 
     Args:
         config: All settings.
         output: Folder of the run.
         resume: Go on from the last state in ``output``.
+        given: Names of settings that are refused where they have no say; others are then passed over.
 
     Returns:
         The best checkpoint's path.
@@ -61,7 +63,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False) -> Path:
     """
     config.check()
     with join(config.device) as world, workers_watched():
-        return Trainer(config, output, resume=resume, world=world).run()
+        return Trainer(config, output, resume=resume, given=given, world=world).run()
 
 
 class Trainer:
@@ -72,7 +74,13 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, output: Path, *, resume: bool = False, world: World | None = None
+        self,
+        config: TrainConfig,
+        output: Path,
+        *,
+        resume: bool = False,
+        given: Collection[str] = (),
+        world: World | None = None,
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -84,6 +92,7 @@ class Trainer:
         self.train_splits = open_splits(config.data, "train")
         self.val_splits = open_splits(config.data, "val")
         classes = _same_classes([*self.train_splits, *self.val_splits])
+        config.check_heard(given, binary=len(classes) == 2)
         self.samples = Samples(self.train_splits, config)
         self.per_epoch = len(self.samples) // config.batch
         if not self.per_epoch:
@@ -92,7 +101,7 @@ class Trainer:
             )
         self.total = self.per_epoch * config.epochs
         self.progress = Progress()
-        self._build(classes, State(self.folder.state, config) if self.folder.state.exists() else None)
+        self._build(classes, self._stopped())
 
     def _check_folder(self, resume: bool) -> None:
         path = self.folder.path
@@ -102,6 +111,20 @@ class Trainer:
             raise UserError(
                 f"{path} holds a run already; continue it with --resume or choose another --output"
             )
+
+    def _stopped(self) -> State | None:
+        """What a run that stopped has left; says where going on is not quite what it would have been."""
+        if not self.folder.state.exists():
+            return None
+        config = self.config
+        state = State(self.folder.state, config, [*self.train_splits, *self.val_splits])
+        by_parts = config.norm == "batch" or config.ohem < 1
+        if by_parts and state.parts != config.accumulate and self.world.leads:
+            print(
+                f"--accumulate was {state.parts}: batch norm and --ohem look at parts, so the result "
+                "differs a little from that of a run that never stopped"
+            )
+        return state
 
     def _check_world(self) -> None:
         config, world = self.config, self.world
@@ -245,13 +268,16 @@ class Trainer:
         rule = self.config.class_weights
         if rule == "none":
             return None
-        counts = np.zeros(256, np.int64)
+        classes = len(self.contract.classes)
+        counts, near = np.zeros((2, classes), np.int64)
         mine = range(self.world.rank, len(self.samples), self.world.size)
         hidden = not self.world.leads
         for index in tqdm(mine, desc="counting labels", unit="picture", leave=False, disable=hidden):
-            counts += np.bincount(self.samples.read(index)[1].numpy().ravel(), minlength=256)
-        total = np.sum(self.world.gather(counts), axis=0)[: len(self.contract.classes)]
-        return class_weights(total.tolist(), rule).to(self.world.device)
+            own = np.bincount(self.samples.read(index)[1].numpy().ravel(), minlength=classes)[:classes]
+            counts += own
+            near[own > 0] += own.sum()
+        counts, near = np.sum(self.world.gather((counts, near)), axis=0)
+        return class_weights(counts.tolist(), near.tolist(), rule).to(self.world.device)
 
     # -- what is written ---------------------------------------------------------------------------
 
@@ -293,6 +319,7 @@ class Trainer:
                 self.progress,
                 self.config,
                 self.contract,
+                [*self.train_splits, *self.val_splits],
                 self.networks.stateful,
                 self.optimizer,
                 self.step.scaler,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edge_deeplab.errors import UserError
 from edge_deeplab.metrics import IGNORE
 from edge_deeplab.models.layers import bilinear
 from edge_deeplab.training.config import TrainConfig
@@ -78,20 +79,33 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     return (1 - (2 * hits + 1) / (sizes + 1)).mean()
 
 
-def class_weights(counts: Sequence[int], rule: Literal["median", "log"]) -> Tensor:
-    """Weights of the classes by their numbers of training pixels, float32 (classes,), mean 1 over pixels.
+def class_weights(counts: Sequence[int], near: Sequence[int], rule: Literal["median", "log"]) -> Tensor:
+    """Weights of the classes by how frequent they are in training, float32 (classes,), mean 1 over pixels.
 
-    ``median``: median frequency balancing (Eigen & Fergus, ICCV 2015; SegNet). ``log``: 1 / ln(1.02 + share)
-    (ENet). Both are divided by their mean over the training pixels, so that the learning rate keeps its
-    meaning. A class without pixels gets the weight 0.
+    ``median``: median frequency over a class's own, which is its share of the pixels of those pictures that
+    hold it (Eigen & Fergus, ICCV 2015; SegNet). ``log``: 1 / ln(1.02 + share of all pixels) (ENet). Both are
+    divided by their mean over the training pixels, so that the learning rate keeps its meaning. A class
+    without pixels gets the weight 0.
+
+    Args:
+        counts: Pixels of every class; ignored ones are nobody's.
+        near: Labelled pixels, of any class, in the pictures that hold the class.
+        rule: See above.
+
+    Raises:
+        UserError: There are no pixels.
     """
     total = sum(counts)
+    if not total:
+        raise UserError(
+            "no label of the training pictures counts, so --class-weights has nothing to weigh; "
+            "see what edge-deeplab data check says"
+        )
     shares = [count / total for count in counts]
-    there = sorted(share for share in shares if share)
-    median = there[len(there) // 2]
-    raw = [
-        0.0 if not share else median / share if rule == "median" else 1 / math.log(1.02 + share)
-        for share in shares
-    ]
+    if rule == "median":
+        # The median itself is a common factor, and goes with the mean.
+        raw = [around / count if count else 0.0 for count, around in zip(counts, near, strict=True)]
+    else:
+        raw = [1 / math.log(1.02 + share) if share else 0.0 for share in shares]
     mean = sum(weight * share for weight, share in zip(raw, shares, strict=True))
     return torch.tensor([weight / mean for weight in raw])

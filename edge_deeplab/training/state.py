@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edge_deeplab.data import Split
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import write_bytes
 from edge_deeplab.models.checkpoint import read_safetensors
@@ -19,6 +21,7 @@ from edge_deeplab.spec import InputContract
 from edge_deeplab.training.config import TrainConfig
 
 RESUMABLE = {
+    "accumulate",
     "workers",
     "threads",
     "checkpoint_every",
@@ -28,7 +31,8 @@ RESUMABLE = {
     "compile",
     "channels_last",
 }
-"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights."""
+"""Settings that may change on resume. Only `lr`, the cure for a run that diverged, touches the weights; and
+`accumulate` where a part is looked at by itself: by batch norm, or to find the hardest pixels."""
 
 
 @dataclass
@@ -49,11 +53,12 @@ def save_state(
     progress: Progress,
     config: TrainConfig,
     contract: InputContract,
+    splits: Sequence[Split],
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write modules (by prefix), optimiser, loss scaler and settings."""
+    """Write modules (by prefix), optimiser, loss scaler, settings and which pictures there are."""
     from safetensors.torch import save
 
     tensors = {
@@ -69,6 +74,7 @@ def save_state(
         "config": json.dumps(dataclasses.asdict(config)),
         "contract": contract.to_json(),
         "scaler": json.dumps(scaler.state_dict()),
+        "pictures": json.dumps([_pictures(split) for split in splits]),
     }
     write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, header))
 
@@ -76,11 +82,20 @@ def save_state(
 class State:
     """A state file, read.
 
+    Args:
+        path: Where it is.
+        config: Settings of the run that goes on.
+        splits: Its pictures; which one comes when follows from their number and order.
+
+    Attributes:
+        progress, contract: Of the run that stopped.
+        parts: What its ``accumulate`` was.
+
     Raises:
-        UserError: Damaged, no state of ours, or of a run with other settings.
+        UserError: Damaged, no state of ours, or of a run with other settings or pictures.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: TrainConfig, splits: Sequence[Split]) -> None:
         self.path = path
         self.tensors, self.header = read_safetensors(path)
         try:
@@ -89,6 +104,7 @@ class State:
             then = {**_plain(TrainConfig(data=())), **json.loads(self.header["config"])}
             self.progress = Progress(int(self.header["step"]), float(self.header["best"]))
             self.contract = InputContract.from_json(self.header["contract"], source=str(path))
+            pictures = json.loads(self.header.get("pictures", "[]"))
         except (KeyError, ValueError) as error:
             raise self._no_state(error) from error
         changed = [k for k in now if now[k] != then[k] and k not in RESUMABLE]
@@ -97,6 +113,14 @@ class State:
             raise UserError(
                 f"{path} was trained with other settings ({settings}); give the same ones to resume"
             )
+        # A state written before pictures were noted has none.
+        for split, noted in zip(splits, pictures, strict=False):
+            if _pictures(split) != noted:
+                raise UserError(
+                    f"{split.name} holds other pictures ({len(split)}) than {path} was trained with "
+                    f"({noted[0]}); put those back to resume, or start another --output with --init BEST"
+                )
+        self.parts = int(then["accumulate"])
 
     def restore(
         self,
@@ -128,6 +152,12 @@ class State:
 
     def _no_state(self, error: Exception) -> UserError:
         return UserError(f"{self.path} is no training state of this model: {error}")
+
+
+def _pictures(split: Split) -> list[int]:
+    """A split's number of pictures, and a checksum of their names in order."""
+    names = "\n".join(pair.image.name for pair in split.pairs)
+    return [len(split), zlib.crc32(names.encode())]
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

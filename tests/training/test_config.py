@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_deeplab.cli import parser
+from edge_deeplab.cli import main, parser
 from edge_deeplab.cli.cmd_train import COMMAND
 from edge_deeplab.errors import UserError
 from edge_deeplab.training import engine
@@ -77,6 +77,8 @@ def test_numbers_and_sizes_as_people_write_them(tmp_path: Path) -> None:
         ("output_stride: 4", "output_stride must be one of 0, 8, 16, 32, not 4"),
         ("size: 12", r"size must be \[HEIGHT, WIDTH\] or HEIGHTxWIDTH"),
         ("size: [12, 64]", r"size must be \[HEIGHT, WIDTH\]"),
+        ("size: [256.9, 256]", r"size must be \[HEIGHT, WIDTH\]"),
+        ("size: [true, 256]", r"size must be \[HEIGHT, WIDTH\]"),
         ("scale: 2", "scale must be a list of two numbers"),
         ("data: 5", "data must be text or a list of texts"),
         ("- data", "must hold settings, one `name: value` a line"),
@@ -104,6 +106,7 @@ def test_a_file_that_is_off_is_refused(tmp_path: Path, text: str, words: str) ->
         ({"ohem": 0.0}, "--ohem"),
         ({"label_aware": 1.5}, "--label-aware must lie between 0 and 1"),
         ({"scale": (2.0, 1.0)}, "--scale"),
+        ({"scale": (0.5, float("inf"))}, "--scale"),
         ({"backdrop": 0.7}, "--backdrop"),
         ({"qat": True}, "--qat fine-tunes trained weights"),
         ({"teacher": "x", "distill_kl": 0.0}, "--teacher has no say"),
@@ -113,6 +116,54 @@ def test_a_file_that_is_off_is_refused(tmp_path: Path, text: str, words: str) ->
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         dataclasses.replace(TrainConfig(data=("folder:x",)), **changes).check()
+
+
+UNHEARD: list[tuple[str, str]] = [
+    ("--scale 0.5 2", "--scale has no say here; it counts only with --crop"),
+    ("--label-aware 0.3", "--label-aware has no say here; it counts only with --crop"),
+    ("--jitter 0.3", "--jitter has no say here; it counts only with --crop"),
+    ("--crop 48x64 --strong 0.4", "--strong has no say here; it counts only without --crop"),
+    ("--crop 48x64 --mild-tail 0.2", "--mild-tail has no say here; it counts only without --crop"),
+    ("--strong 0 --backdrop 0.2", "--backdrop has no say here; it counts only with --strong above 0"),
+    ("--momentum 0.9", "--momentum has no say here; it counts only with --optimizer sgd"),
+    ("--temperature 4", "--temperature has no say here; it counts only with --teacher"),
+    ("--distill-kl 1", "--distill-kl has no say here; it counts only with --teacher"),
+    ("--boundary-weight 1 --boundary-width 5", "--boundary-width has no say here; it counts only with"),
+    ("--qat --init x --norm batch", "--norm has no say here; it counts only without --qat"),
+    ("--qat --init x --precision bf16", "--precision has no say here; it counts only without --qat"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), UNHEARD)
+def test_an_option_without_a_say_is_refused(
+    tmp_path: Path, people: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    output = tmp_path / "run"
+    assert main(["train", "--data", f"folder:{people}", "--output", str(output), *words.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not output.exists()
+
+
+def test_dice_and_backdrops_are_for_two_classes() -> None:
+    config = TrainConfig(data=("folder:x",))
+    for name in ("dice", "backdrop"):
+        config.check_heard([name], binary=True)
+        with pytest.raises(UserError, match=f"--{name} has no say here; it counts only with two classes"):
+            config.check_heard([name], binary=False)
+
+
+def test_what_a_file_holds_may_have_no_say(tmp_path: Path, people: Path, trained: list[TrainConfig]) -> None:
+    """A run's config.yaml holds every setting; only what is asked for here is looked at."""
+    write_config(tmp_path / "config.yaml", TrainConfig(data=(f"folder:{people}",)))
+    seen: list[set[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            engine, "train", lambda config, output, *, resume, given: (seen.append(given), output)[1]
+        )
+        assert COMMAND.run(given("--config", str(tmp_path / "config.yaml"), "--crop", "48x64")) == 0
+    assert seen == [{"crop"}]
+    TrainConfig(data=("folder:x",), crop=(48, 64)).check_heard(seen[0], binary=False)
 
 
 def test_the_defaults_can_work() -> None:
@@ -127,7 +178,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """The settings that training was called with."""
     seen: list[TrainConfig] = []
 
-    def train(config: TrainConfig, output: Path, *, resume: bool) -> Path:
+    def train(config: TrainConfig, output: Path, *, resume: bool, given: set[str]) -> Path:
         seen.append(config)
         return output
 

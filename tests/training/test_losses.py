@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from edge_deeplab.errors import UserError
 from edge_deeplab.training import objective
 from edge_deeplab.training.config import TrainConfig
+from edge_deeplab.training.engine import Trainer
 from edge_deeplab.training.losses import class_weights, dice_loss, pixel_weights
 
 
@@ -87,13 +94,42 @@ def test_only_the_hardest_pixels_count(config: TrainConfig) -> None:
 
 
 def test_rare_classes_weigh_more() -> None:
-    counts = [700, 200, 100, 0]
-    median = class_weights(counts, "median")
-    torch.testing.assert_close(median, torch.tensor([2 / 7, 1.0, 2.0, 0.0]) / 0.6)
+    counts, near = [700, 200, 100, 0], [1000, 1000, 250, 0]
+    median = class_weights(counts, near, "median")
+    # Frequencies .7, .2 and .4: the third is rare, but not where it is.
+    torch.testing.assert_close(median, torch.tensor([4 / 7, 2.0, 1.0, 0.0]) / 0.9)
     assert float((median * torch.tensor(counts)).sum()) == pytest.approx(1000)  # mean 1 over pixels
-    log = class_weights(counts, "log")
+    log = class_weights(counts, near, "log")
     assert float(log[2] / log[0]) == pytest.approx(math.log(1.72) / math.log(1.12), rel=1e-5)
     assert float((log * torch.tensor(counts)).sum()) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("rule", ["median", "log"])
+def test_nothing_to_weigh_is_said(rule: Any) -> None:
+    with pytest.raises(UserError, match="no label of the training pictures counts, so --class-weights"):
+        class_weights([0, 0, 0], [0, 0, 0], rule)
+
+
+def test_classes_are_counted_in_the_pictures_that_hold_them(
+    tmp_path: Path, people: Path, config: TrainConfig
+) -> None:
+    """Class 2 fills half of the one picture it is in; ignored pixels are nobody's."""
+    root = tmp_path / "pets"
+    shutil.copytree(people, root)
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    for number, file in enumerate(sorted((root / "train" / "masks").iterdir())):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:12] = 1
+        if number == 0:
+            mask[:, 32:] = 2
+        mask[24:] = 255
+        cv2.imwrite(str(file), mask)
+    settings = dataclasses.replace(config, data=(f"folder:{root}",), class_weights="median")
+    found = Trainer(settings, tmp_path / "run")._class_weights()
+    assert found is not None
+    # Of 24 known rows, 0 and 1 have half each in eleven pictures and a quarter each in the one with class 2.
+    frequency = torch.tensor([5.75 / 12, 5.75 / 12, 0.5])
+    torch.testing.assert_close(found / found[0], frequency[0] / frequency)
 
 
 def test_class_weights_are_the_pixels_weights(config: TrainConfig) -> None:

@@ -280,6 +280,47 @@ def test_resuming_with_other_settings_is_refused(
     assert (tmp_path / "run" / "config.yaml").read_bytes() == (finished / "config.yaml").read_bytes()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("change", ["one less", "another name"])
+def test_resuming_with_other_pictures_is_refused(
+    tmp_path: Path, people: Path, config: TrainConfig, split: str, change: str
+) -> None:
+    """Which picture comes when, the number of steps and the rate would all change in silence."""
+    root = tmp_path / "people"
+    shutil.copytree(people, root)
+    settings = dataclasses.replace(config, data=(f"folder:{root}",), epochs=1, val_every=1)
+    train(settings, tmp_path / "run")
+    train(settings, tmp_path / "run", resume=True)  # the same pictures
+    before = (tmp_path / "run" / STATE).read_bytes()
+    for part in ("images", "masks"):
+        file = root / split / part / "00.png"
+        file.rename(file.with_name("zz.png"))
+        if change == "one less":
+            file.with_name("zz.png").unlink()
+    now, then = {"train": (12, 12), "val": (4, 4)}[split]
+    now -= change == "one less"
+    words = rf"people/{split} holds other pictures \({now}\) than .* was trained with \({then}\); put those"
+    with pytest.raises(UserError, match=words):
+        train(settings, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / STATE).read_bytes() == before
+
+
+def test_parts_of_a_batch_may_change_on_resume(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they must when fewer processes go on with the same batch; where parts matter, that is told."""
+    for norm, told in (("frozen", False), ("batch", True)):
+        settings = dataclasses.replace(config, epochs=1, norm=norm, checkpoint_every=1)
+        output = tmp_path / norm
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stop_at(patch, 2)
+            train(dataclasses.replace(settings, accumulate=2), output)
+        capsys.readouterr()
+        train(settings, output, resume=True)
+        assert state_of(output)[1]["step"] == "3"
+        assert ("--accumulate was 2" in capsys.readouterr().out) == told
+
+
 def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig, finished: Path) -> None:
     before = (finished / STATE).read_bytes()
     with pytest.raises(

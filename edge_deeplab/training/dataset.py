@@ -6,6 +6,7 @@ and a resume change nothing.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -170,7 +171,14 @@ def loader(
         # A worker hands its tensors over through a socket of its own, which goes with it.
         if not config.workers or "in DataLoader worker process" in str(error):
             raise
+        _bury()
         raise UserError(WORKER_GONE) from error
+
+
+def _bury() -> None:
+    """Take notice of workers that ended: else torch tells of them with the next child that ends, anywhere."""
+    for process in multiprocessing.active_children():
+        process.join(0.2)
 
 
 WORKER_GONE = (
@@ -191,4 +199,5 @@ def workers_watched() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
+        _bury()
         raise UserError(WORKER_GONE) from error

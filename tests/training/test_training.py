@@ -458,10 +458,12 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_in_one_line(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its socket is gone before the kernel says that it is; so this one closes the socket and lives."""
-    original, trainer, closed = Samples.__getitem__, os.getpid(), multiprocessing.Event()
+    original, trainer = Samples.__getitem__, os.getpid()
+    fetched, closed = multiprocessing.Event(), multiprocessing.Event()
 
     def closing(self: Samples, key: tuple[int, int]) -> dict[str, Tensor]:
         if os.getpid() != trainer and key[0] == 1 and not closed.is_set():
+            fetched.wait(60)
             time.sleep(0.5)  # until a thread of the process has announced the batches before this
             resource_sharer.stop(timeout=5)
             closed.set()
@@ -472,6 +474,7 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_in_one_line(
     monkeypatch.setattr(Samples, "__getitem__", closing)
     batches = loader(samples, settings, Batches(len(samples), settings, 0, STEPS))
     next(batches)
+    fetched.set()
     assert closed.wait(60)
     with pytest.raises(UserError, match=r"a process that reads pictures was killed.*--resume"):
         next(batches)

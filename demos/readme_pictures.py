@@ -73,7 +73,7 @@ def clip(model: Runtime, photo: Frame, modes: Modes) -> Iterator[Frame]:
     for number in bar(range(count), unit="frame"):
         frame = _swaying(photo, number / count)
         alpha = matte.update(frame, model.segment(frame).logits, 1 / RATE)
-        index, step = divmod((number + each // 2) % count, each)  # a mode is whole from half of its time
+        index, step = divmod((number + (each + 1) // 2) % count, each)  # whole from half of its time
         new, old = (modes.show(modes.names[k], frame, alpha) for k in (index, index - 1))
         edge = round(WIDTH * min(1.0, 2 * step / each))
         shown = np.hstack([new[:, :edge], old[:, edge:]])

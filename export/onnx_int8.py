@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,42 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
             },
         )
         quantizer.quantize_model()
-    return quantizer.model.model
+    quantised = quantizer.model.model
+    _stay_float(quantised, options.keep_float)
+    return quantised
+
+
+def _stay_float(graph: Any, names: Collection[str]) -> None:
+    """Put a Clip that changes nothing between a DequantizeLinear and a convolution that is to stay float.
+
+    ONNX Runtime rounds float weights between DequantizeLinear and QuantizeLinear to int8 itself, with one
+    scale for all channels (its transformer WeightBiasQuantization; microsoft/onnxruntime pull requests
+    22969 and 25673), which is worse than what the layer was kept from.
+    """
+    import onnx
+
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    constants = {value.name: onnx.numpy_helper.to_array(value) for value in graph.graph.initializer}
+    nodes = []
+    for node in graph.graph.node:
+        before = makers.get(node.input[0]) if node.input else None
+        if node.name in names and before is not None and before.op_type == "DequantizeLinear":
+            scale, zero = (constants[name] for name in before.input[1:3])
+            limits = np.iinfo(zero.dtype)
+            ends = {"lowest": limits.min, "highest": limits.max}
+            kept = f"{node.name}.kept"
+            for end, integer in ends.items():
+                value = np.asarray(np.float32(integer - int(zero)) * scale, np.float32)
+                graph.graph.initializer.append(onnx.numpy_helper.from_array(value, f"{kept}.{end}"))
+            nodes.append(
+                onnx.helper.make_node(
+                    "Clip", [node.input[0], *(f"{kept}.{end}" for end in ends)], [kept], name=kept
+                )
+            )
+            node.input[0] = kept
+        nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
 
 
 def _head(graph: Any) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge_deeplab.export.base import Progress, silent
 from edge_deeplab.export.fold import Layer, fold, layers
-from edge_deeplab.export.simulate import Observed, observe, rounding
+from edge_deeplab.export.simulate import Observed, observe, rounded_weights, rounding
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 
 LARGEST_GAIN = 64.0
@@ -92,8 +92,7 @@ def correct_biases(
     """
     seen = observe(network, images)
     network = fold(network)
-    rounded = {layer.name for layer in layers(network)} - set(keep)
-    with rounding(network, seen, rounded, symmetric=symmetric), _unshifted(network, seen) as shifts:
+    with rounding(network, seen, keep, symmetric=symmetric), _unshifted(network, seen) as shifts:
         network(images)
     for layer in layers(network):
         if layer.convolution.bias is None:
@@ -102,12 +101,11 @@ def correct_biases(
     return network
 
 
-def by_harm(
-    network: DeepLabV3Plus, images: Tensor, *, symmetric: bool = False, progress: Progress = silent
-) -> list[str]:
-    """Names of all layers, first the one whose rounding alone moves the logits most on ``images``.
+def by_harm(network: DeepLabV3Plus, images: Tensor, progress: Progress = silent) -> list[str]:
+    """Names of all layers, first the one whose rounded weights alone move the logits most on ``images``.
 
-    What biases take back does not count, so ``network`` is the one that was not corrected.
+    Only weights, because they are what a layer in float keeps: its input was rounded where it was made.
+    What biases take back does not count either, so ``network`` is the one that was not corrected.
     """
     seen = observe(network, images)
     network = fold(network)
@@ -115,7 +113,7 @@ def by_harm(
     with torch.no_grad():
         wanted = network(images)
     for layer in progress(layers(network), "finding sensitive layers"):
-        with rounding(network, seen, {layer.name}, symmetric=symmetric), _unshifted(network, seen):
+        with rounded_weights([layer]), _unshifted(network, seen):
             harm[layer.name] = float((network(images) - wanted).square().mean())
     return sorted(harm, key=lambda name: -harm[name])
 

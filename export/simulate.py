@@ -8,7 +8,7 @@ computed with, only their rounding; ranges are always the whole ones, whatever t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,28 +81,53 @@ def rounded_input(x: Tensor, low: float, high: float, *, symmetric: bool = False
 
 @contextlib.contextmanager
 def rounding(
-    network: DeepLabV3Plus, observed: Mapping[str, Observed], names: set[str], *, symmetric: bool = False
+    network: DeepLabV3Plus,
+    observed: Mapping[str, Observed],
+    keep: Collection[str] = (),
+    *,
+    symmetric: bool = False,
 ) -> Iterator[None]:
-    """While this is open, the layers called ``names`` compute with rounded weights and inputs.
+    """While this is open, the network computes as an INT8 file does in which the layers ``keep`` stay float.
 
-    ``symmetric``: see :func:`rounded_input`.
+    Their weights are not rounded. Their inputs are, as other layers left them, and so are not only where a
+    layer in float reads what another one computed.
+
+    Args:
+        network: Folded.
+        observed: What :func:`observe` saw of it; its ranges are those of the integers.
+        keep: Names of layers.
+        symmetric: See :func:`rounded_input`. The image is not rounded then: its scale follows from the
+            contract, and its integers are the pixels.
     """
-    chosen = [layer for layer in layers(network) if layer.name in names]
-    weights = [layer.convolution.weight.clone() for layer in chosen]
+    chain = layers(network)
+    reading = [
+        layer
+        for layer in chain
+        if (layer.name not in keep or layer.follows not in keep) and (layer.sources or not symmetric)
+    ]
 
     def round_input(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
         low, high = observed[name].low, observed[name].high
         return lambda _, given: (rounded_input(given[0], low, high, symmetric=symmetric),)
 
-    handles = []
+    handles = [layer.convolution.register_forward_pre_hook(round_input(layer.name)) for layer in reading]
     try:
-        for layer in chosen:
-            layer.convolution.weight.data.copy_(rounded_weight(layer.convolution.weight))
-            handles.append(layer.convolution.register_forward_pre_hook(round_input(layer.name)))
-        yield
+        with rounded_weights([layer for layer in chain if layer.name not in keep]):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def rounded_weights(chosen: Sequence[Layer]) -> Iterator[None]:
+    """While this is open, these layers have the weights that int8 would leave of theirs."""
+    weights = [layer.convolution.weight.clone() for layer in chosen]
+    try:
+        for layer in chosen:
+            layer.convolution.weight.data.copy_(rounded_weight(layer.convolution.weight))
+        yield
+    finally:
         for layer, weight in zip(chosen, weights, strict=True):
             layer.convolution.weight.data.copy_(weight)
 

@@ -118,7 +118,7 @@ def _stages(
             return target.write(with_floats(frozenset(chosen.keep_float)), contract, chosen, output)
 
         def ranking() -> list[str]:
-            return remedies.by_harm(base, images(), symmetric=symmetric, progress=options.progress)
+            return remedies.by_harm(base, images(), options.progress)
 
         return Stage(
             title,

@@ -195,6 +195,29 @@ def test_a_layer_left_in_float_is_an_island_and_is_recorded(make: Maker) -> None
     assert constants(graph)[node.input[1]].dtype == np.float32
 
 
+@pytest.mark.parametrize("scheme", ["u8s8", "s8s8"])
+def test_onnx_runtime_leaves_in_float_what_is_kept(make: Maker, tmp_path: Path, scheme: Any) -> None:
+    """It rounds float weights between Q/DQ pairs itself, with one scale for all channels."""
+    kept = ("backbone.blocks.2.depthwise", "backbone.blocks.6.expand")
+    path = make("int8", keep_float=kept, scheme=scheme)
+    session = onnxruntime.SessionOptions()
+    session.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    session.log_severity_level = 3
+    onnxruntime.InferenceSession(path, session)
+    optimised = onnx.load(tmp_path / "optimised.onnx").graph
+    nodes = {node.name: node.op_type for node in optimised.node}
+    floats = {name for name, kind in nodes.items() if kind in ("Conv", "FusedConv")}
+    assert len([kind for kind in nodes.values() if kind == "QLinearConv"]) + len(floats) == 64
+    assert set(kept) <= {name.removesuffix("_nchwc") for name in floats}
+    weights = constants(optimised)
+    before = constants(onnx.load(path).graph)
+    for layer in kept:
+        (node,) = (node for node in optimised.node if node.name == layer)
+        (given,) = (node for node in onnx.load(path).graph.node if node.name == layer)
+        np.testing.assert_array_equal(weights[node.input[1]], before[given.input[1]])
+
+
 def test_half_precision_leaves_what_it_is_told_to_in_float(make: Maker) -> None:
     graph = onnx.load(make("fp16", keep_float=("aspp.project",))).graph
     types = {

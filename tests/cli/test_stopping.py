@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ import pytest
 from edge_deeplab.cli.stopping import Stop, stopped_by_signals
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def nobody_handles_them() -> Iterator[None]:
+    """As in a terminal; whoever started these tests may have used ``nohup``, which processes inherit."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 STOPPED_WHILE_WRITING = """
 import os, signal, sys

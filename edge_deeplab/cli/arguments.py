@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+from edge_deeplab.errors import UserError
 
 if TYPE_CHECKING:
     from edge_deeplab.bench.device import Progress, Report
@@ -78,13 +81,19 @@ def open_from(args: argparse.Namespace, model: str | None = None, **more: Any) -
 
 def bar(items: Any, **options: Any) -> Any:
     """A progress bar on standard error, where a person is looking; plain iteration elsewhere."""
+    tqdm = _tqdm()
+    return items if tqdm is None else tqdm(items, leave=False, **options)
+
+
+def _tqdm() -> Any:
+    """tqdm's bar; None where nobody is looking or it is not installed."""
     if not sys.stderr.isatty():
-        return items
+        return None
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:
-        return items
-    return tqdm(items, leave=False, **options)
+        return None
+    return tqdm
 
 
 class PhaseBar:
@@ -102,11 +111,8 @@ class PhaseBar:
             self._bar.close()
 
     def _show(self, progress: Progress) -> None:
-        if not sys.stderr.isatty():
-            return
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError:
+        tqdm = _tqdm()
+        if tqdm is None:
             return
         if progress.phase != self._phase:
             self.__exit__()
@@ -122,10 +128,6 @@ def alone(command: str) -> None:
     Raises:
         UserError: There are several.
     """
-    import os
-
-    from edge_deeplab.errors import UserError
-
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError(
             f"{command} runs in one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}; "

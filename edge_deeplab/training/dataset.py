@@ -31,6 +31,11 @@ from edge_deeplab.training.sample import Recipe, Sample
 Key = tuple[int, int]
 """(epoch, index of the picture)."""
 
+WORKER_GONE = (
+    "a process that reads pictures was killed, most likely for lack of memory; go on from the last "
+    "checkpoint with --resume and fewer --workers"
+)
+
 
 def mixed_seed(*parts: int) -> int:
     """One 63-bit seed from several numbers, well mixed."""
@@ -179,12 +184,6 @@ def _bury() -> None:
     """Take notice of workers that ended: else torch tells of them with the next child that ends, anywhere."""
     for process in multiprocessing.active_children():
         process.join(0.2)
-
-
-WORKER_GONE = (
-    "a process that reads pictures was killed, most likely for lack of memory; go on from the last "
-    "checkpoint with --resume and fewer --workers"
-)
 
 
 @contextmanager

@@ -315,6 +315,8 @@ class App {
       if (this.pipeline) this.run();
     });
     setInterval(() => this.pipeline && showFigures(this.pipeline.figures()), FIGURES_EVERY_MS);
+    // Not before somebody listens: a press on a page that is still loading would be lost without a word.
+    for (const id of ['start', 'open']) /** @type {HTMLButtonElement} */ (element(id)).disabled = false;
   }
 }
 
@@ -328,8 +330,8 @@ try {
   const config = await loadConfig(token);
   element('version').textContent = config.version;
   const app = new App(config, token);
-  app.listen();
   await app.fillControls();
+  app.listen();
   app.loadEngine();
 } catch (error) {
   element('problem-text').textContent = wordsOf(error);

@@ -145,12 +145,32 @@ def test_pause_stop_and_start_again(start: Start) -> None:
     assert visitor.errors == []
 
 
+def choose(visitor: Visit, file: Any) -> None:
+    """Open a file as a visitor does: the button waits until the page's script listens."""
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name="Open a picture or video").click()
+    chooser.value.set_files(file)
+
+
+@pytest.mark.parametrize("name", ["Start camera", "Open a picture or video"])
+def test_nothing_can_be_pressed_before_the_page_listens(visit: MakeVisit, toy: str, name: str) -> None:
+    """A press on a page that is still loading would be lost, and nobody would know why."""
+    held: list[Any] = []
+    visitor = visit()
+    visitor.page.route("**/config.json", lambda route: held.append(route))
+    visitor.page.goto(toy)
+    visitor.page.wait_for_timeout(300)
+    button = visitor.page.get_by_role("button", name=name)
+    assert button.is_disabled()
+    held[0].continue_()
+    button.click()
+    assert visitor.errors == []
+
+
 def test_a_picture_instead_of_a_camera(visit: MakeVisit, toy: str) -> None:
     visitor = visit(camera=False)
     visitor.page.goto(toy)
-    with visitor.page.expect_file_chooser() as chooser:
-        visitor.page.get_by_role("button", name="Open a picture or video").click()
-    chooser.value.set_files(SAMPLE)
+    choose(visitor, SAMPLE)
     visitor.state("live")
     assert visitor.page.evaluate("document.querySelector('canvas').width") == 512
     assert not visitor.page.get_by_label("Mirror").is_checked()
@@ -218,7 +238,7 @@ def test_a_picture_larger_than_any_screen(visit: MakeVisit, toy: str, tmp_path: 
     cv2.imwrite(str(path), picture(1500, 9000))
     visitor = visit(camera=False)
     visitor.page.goto(toy)
-    visitor.page.locator("#file").set_input_files(path)
+    choose(visitor, path)
     visitor.state("live")
     canvas = "(({ width, height }) => [width, height])(document.querySelector('canvas'))"
     assert visitor.page.evaluate(canvas) == [4096, 682]
@@ -388,7 +408,7 @@ def test_a_film_without_pictures(visit: MakeVisit, toy: str) -> None:
     visitor = visit(camera=False)
     visitor.page.goto(toy)
     payload = {"name": "song.mp4", "mimeType": "video/mp4", "buffer": sound.getvalue()}
-    visitor.page.locator("#file").set_input_files(payload)
+    choose(visitor, payload)
     assert "song.mp4 holds sound, but no pictures" in problem(visitor)
 
 
@@ -407,7 +427,7 @@ def test_a_file_that_is_no_picture(visit: MakeVisit, toy: str, tmp_path: Path) -
     (tmp_path / "notes.png").write_text("no picture")
     visitor = visit(camera=False)
     visitor.page.goto(toy)
-    visitor.page.locator("#file").set_input_files(tmp_path / "notes.png")
+    choose(visitor, tmp_path / "notes.png")
     assert "notes.png is not a picture" in problem(visitor)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_deeplab.data import Split
     from edge_deeplab.evaluation import Segment
     from edge_deeplab.evaluation.strategies import Strategy
+    from edge_deeplab.imaging import Frame, Labels
     from edge_deeplab.metrics import Evaluator
     from edge_deeplab.runtimes import Runtime
     from edge_deeplab.spec import InputContract
@@ -40,6 +41,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "0.5 0.75 1 1.25 1.5 1.75",
     )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture's answer")
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="score a person's mask as the demos draw it: its edges moved onto the picture's",
+    )
     parser.add_argument(
         "--output-stride",
         type=int,
@@ -80,10 +86,17 @@ def _run(args: argparse.Namespace) -> int:
 
     alone("eval")
     strategy = Strategy(tuple(args.scales or (1.0,)), args.flip)
-    if args.record and (strategy != Strategy() or args.output_stride):
-        raise UserError("--record keeps the plain model's figures; no --scales, --flip or --output-stride")
-    if args.grid and (args.scales or args.flip or args.record or args.trimap or args.worst):
-        raise UserError("--grid scores all strategies itself: no --scales, --flip, --record or pictures")
+    plain = strategy == Strategy() and not args.refine
+    if args.record and (not plain or args.output_stride):
+        raise UserError(
+            "--record keeps the plain model's figures; no --scales, --flip, --refine or --output-stride"
+        )
+    if args.grid and (not plain or args.scales or args.record or args.trimap or args.worst):
+        raise UserError(
+            "--grid scores all strategies itself: no --scales, --flip, --refine, --record or pictures"
+        )
+    if args.refine and strategy != Strategy():
+        raise UserError("--refine is for the model's plain answer; no --scales or --flip beside it")
     checkpoint = _checkpoint(args) if args.record or args.grid or args.output_stride else None
     _check_outputs(args, checkpoint)
     splits = open_splits(args.data, args.split)
@@ -118,6 +131,13 @@ def _save(args: argparse.Namespace, contract: InputContract, results: list[dict[
 
     if args.json:
         record = {"model": args.model, "contract": json.loads(contract.to_json()), "results": results}
+        if not args.grid:  # its rows say themselves how they were measured
+            record["strategy"] = {
+                "scales": args.scales or [1.0],
+                "flip": args.flip,
+                "refine": args.refine,
+                "output_stride": args.output_stride,
+            }
         write_text(args.json, json.dumps(record, indent=2))
 
 
@@ -139,7 +159,7 @@ def _score(args: argparse.Namespace, checkpoint: str | None, splits: list[Split]
         for split in splits:
             check_classes(model.contract, split)
         check_strategy(model.contract, strategy)
-        answer = _segment(model, strategy)
+        answer = _refined(model) if args.refine else _segment(model, strategy)
         print(
             f"{'data':18} {'images':>6} " + " ".join(f"{title:>7}" for title in COLUMNS) + "   95 % interval"
         )
@@ -169,6 +189,26 @@ def _segment(model: Runtime, strategy: Strategy) -> Segment:
     if strategy == Strategy():
         return lambda frame: model.segment(frame).labels
     return lambda frame: segment(model.infer, model.contract, frame, strategy)
+
+
+def _refined(model: Runtime) -> Segment:
+    """What the demos show of one picture: alpha with refined edges, foreground where it is above a half."""
+    import numpy as np
+
+    from edge_deeplab.errors import UserError
+    from edge_deeplab.matte import Matte
+
+    if not model.contract.binary:
+        raise UserError(
+            f"--refine moves the edges of a mask; {model.contract.name} tells {len(model.contract.classes)} "
+            "classes apart"
+        )
+    matte = Matte(smooth=False)
+
+    def answer(frame: Frame) -> Labels:
+        return (matte.update(frame, model.segment(frame).logits) > 0.5).astype(np.uint8)
+
+    return answer
 
 
 def _print(split: Split, seen: Evaluator, record: dict[str, Any], *, binary: bool) -> None:

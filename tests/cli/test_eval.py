@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_deeplab.data import open_split
 from edge_deeplab.errors import UserError
 from edge_deeplab.imaging import read_image, write_image
+from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import open_model
 from tests.cli.support import Run, read, strictly
 from tests.runtimes.artefacts import RED_GREEN_BLUE, toy_contract, toy_onnx
@@ -159,9 +161,40 @@ def test_eval_at_several_scales_needs_a_size_that_may_change(
     assert run("eval", checkpoint, "--data", spec, "--scales", "0.5", "1", "--flip").status == 0
 
 
+def test_eval_as_the_demos_draw_it(run: Run, toy: Path, people: Path, tmp_path: Path) -> None:
+    """The masks of ``--refine`` are those of the demos, and the file says that they were refined."""
+    spec, path = f"folder:{people}", tmp_path / "x.json"
+    for each in [*(people / "val").glob("*/*")]:  # off the network's grid, so that there are edges to move
+        write_image(each, np.roll(read(each), 3, axis=(0, 1)))
+    hits = together = 0
+    moved = False
+    split = open_split(spec, "val")
+    with open_model(toy) as model:
+        for index in range(len(split)):
+            photo, truth = split.read(index)
+            plain = model.segment(photo)
+            mask = Matte(smooth=False).update(photo, plain.logits) > 0.5
+            moved |= bool((mask != plain.labels).any())
+            hits += int((mask & (truth == 1)).sum())
+            together += int((mask | (truth == 1)).sum())
+    assert run("eval", toy, "--data", spec, "--refine", "--json", path).status == 0
+    record = strictly(path.read_text())
+    assert record["results"][0]["foreground_iou"] == pytest.approx(hits / together)
+    assert moved  # else the plain answer would pass, too
+    assert record["strategy"] == {"scales": [1.0], "flip": False, "refine": True, "output_stride": None}
+
+
+def test_eval_refines_masks_only(run: Run, colours: str, tmp_path: Path) -> None:
+    toy = toy_onnx(tmp_path / "toy.onnx", toy_contract(classes=RED_GREEN_BLUE))
+    run("eval", toy, "--data", colours, "--refine").refused("--refine moves the edges of a mask", "4 classes")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--grid", "--refine"], "--grid scores all strategies itself"),
+        (["--record", "--refine"], "--record keeps the plain model's figures"),
+        (["--refine", "--flip"], "--refine is for the model's plain answer"),
         (["--grid", "--flip"], "--grid scores all strategies itself"),
         (["--grid", "--trimap", "x.png"], "--grid scores all strategies itself"),
         (["--record", "--flip"], "--record keeps the plain model's figures"),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING, Any
-
-from edge_deeplab.errors import UserError
 
 if TYPE_CHECKING:
     from edge_deeplab.bench.device import Progress, Report
@@ -120,16 +117,3 @@ class PhaseBar:
         self._bar.total = progress.total or None
         self._bar.n = progress.done
         self._bar.set_postfix_str(progress.text)
-
-
-def alone(command: str) -> None:
-    """Refuse to be one of torchrun's processes, each of which would do all the work and write the same files.
-
-    Raises:
-        UserError: There are several.
-    """
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        raise UserError(
-            f"{command} runs in one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}; "
-            "start it without torchrun"
-        )

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.arguments import add_runtime_options, alone, bar, open_from
+from edge_deeplab.cli.arguments import add_runtime_options, bar, open_from
+from edge_deeplab.cli.eval_output import (
+    WORST,
+    check_outputs,
+    print_head,
+    print_line,
+    record_figures,
+    save_json,
+    show_trimap,
+    write_worst,
+)
 
 if TYPE_CHECKING:
     from edge_deeplab.data import Split
-    from edge_deeplab.evaluation import Segment
+    from edge_deeplab.evaluation import Progress, Segment
+    from edge_deeplab.evaluation.shares import Processes
     from edge_deeplab.evaluation.strategies import Strategy
     from edge_deeplab.imaging import Frame, Labels
-    from edge_deeplab.metrics import Evaluator
     from edge_deeplab.runtimes import Runtime
-    from edge_deeplab.spec import InputContract
-
-COLUMNS = ("fg IoU", "mIoU", "per img", "pix acc", "bnd IoU")
-WORST = 12
-"""Pictures on the sheet of the worst."""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +88,38 @@ def _scale(text: str) -> float:
 
 
 def _run(args: argparse.Namespace) -> int:
+    with _processes(args) as processes:
+        _eval(args, processes)
+    return 0
+
+
+@contextmanager
+def _processes(args: argparse.Namespace) -> Iterator[Processes]:
+    """This process alone, or those that torchrun started, which share the pictures."""
+    from edge_deeplab.errors import UserError, needs
+    from edge_deeplab.evaluation.shares import Alone
+
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1"):
+        yield Alone()
+        return
+    with needs("train"):
+        from edge_deeplab.training.distributed import join
+    with join(args.device or "cpu", cure="start eval again") as world:
+        elsewhere = {*(args.provider or ()), args.delegate} - {None, "cpu", "xnnpack", "none"}
+        if elsewhere or args.model.endswith(".engine"):
+            raise UserError(
+                "under torchrun artefacts run on CPUs, as all processes would take the same accelerator: "
+                "give the checkpoint, or start eval without torchrun"
+            )
+        yield world
+
+
+def _eval(args: argparse.Namespace, processes: Processes) -> None:
+    """What one process does of it."""
     from edge_deeplab.data import open_splits
     from edge_deeplab.errors import UserError
     from edge_deeplab.evaluation.strategies import Strategy
 
-    alone("eval")
     strategy = Strategy(tuple(args.scales or (1.0,)), args.flip)
     plain = strategy == Strategy() and not args.refine
     if args.record and (not plain or args.output_stride):
@@ -98,55 +133,28 @@ def _run(args: argparse.Namespace) -> int:
     if args.refine and strategy != Strategy():
         raise UserError("--refine is for the model's plain answer; no --scales or --flip beside it")
     checkpoint = _checkpoint(args) if args.record or args.grid or args.output_stride else None
-    _check_outputs(args, checkpoint)
+    if processes.leads:
+        check_outputs(args, checkpoint)
     splits = open_splits(args.data, args.split)
     if args.grid:
-        _grid(args, splits)
+        _grid(args, splits, processes)
     else:
-        _score(args, checkpoint, splits, strategy)
-    return 0
-
-
-def _check_outputs(args: argparse.Namespace, checkpoint: str | None) -> None:
-    """Refuse what cannot be written: said before an hour of scoring, not after."""
-    from edge_deeplab.evaluation.trimap import check_plot
-    from edge_deeplab.files import check_writable
-    from edge_deeplab.imaging import check_picture
-
-    if args.json:
-        check_writable(args.json)
-    if args.trimap:
-        check_plot(args.trimap)
-    if args.worst:
-        check_picture(args.worst)
-    if args.record and checkpoint:
-        check_writable(checkpoint)
-
-
-def _save(args: argparse.Namespace, contract: InputContract, results: list[dict[str, Any]]) -> None:
-    """Write ``--json``, before anything that is drawn from it."""
-    import json
-
-    from edge_deeplab.files import write_text
-
-    if args.json:
-        record = {"model": args.model, "contract": json.loads(contract.to_json()), "results": results}
-        if not args.grid:  # its rows say themselves how they were measured
-            record["strategy"] = {
-                "scales": args.scales or [1.0],
-                "flip": args.flip,
-                "refine": args.refine,
-                "output_stride": args.output_stride,
-            }
-        write_text(args.json, json.dumps(record, indent=2))
+        _score(args, checkpoint, splits, strategy, processes)
 
 
 # -- one strategy ----------------------------------------------------------------------------------
 
 
-def _score(args: argparse.Namespace, checkpoint: str | None, splits: list[Split], strategy: Strategy) -> None:
+def _score(
+    args: argparse.Namespace,
+    checkpoint: str | None,
+    splits: list[Split],
+    strategy: Strategy,
+    processes: Processes,
+) -> None:
     """Score the splits in one way; print and write all that was asked for."""
     from edge_deeplab.evaluation import as_record, check_classes, metric_name, tally
+    from edge_deeplab.evaluation.shares import share, total
     from edge_deeplab.evaluation.strategies import check_strategy
     from edge_deeplab.evaluation.trimap import Trimap
 
@@ -160,27 +168,42 @@ def _score(args: argparse.Namespace, checkpoint: str | None, splits: list[Split]
             check_classes(model.contract, split)
         check_strategy(model.contract, strategy)
         answer = _refined(model) if args.refine else _segment(model, strategy)
-        print(
-            f"{'data':18} {'images':>6} " + " ".join(f"{title:>7}" for title in COLUMNS) + "   95 % interval"
-        )
+        if processes.leads:
+            print_head()
         for split in splits:
-            progress = partial(bar, desc=split.name, unit="picture")
-            trimap = trimaps[split.name] = Trimap(len(split.classes))
-            seen = tally(answer, split, progress=progress, also=trimap.add if args.trimap else None)
+            trimap = Trimap(len(split.classes))
+            seen = tally(
+                answer,
+                split,
+                indices=share(len(split), processes),
+                progress=_bar(processes, split.name),
+                also=trimap.add if args.trimap else None,
+            )
+            seen = total(seen, processes)
+            trimaps[split.name] = total(trimap, processes)
+            if not processes.leads:
+                continue
             record = as_record(seen.scores(), split, seen)
             if args.trimap:
-                record["trimap"] = trimap.record()
+                record["trimap"] = trimaps[split.name].record()
             results.append(record)
             figures[metric_name(split)] = seen.scores().foreground_iou
             worst += [(value, split, index) for index, value in seen.own_ious().items()]
-            _print(split, seen, record, binary=model.contract.binary)
-        _save(args, model.contract, results)
+            print_line(split, seen, record, binary=model.contract.binary)
+        if not processes.leads:
+            return
+        save_json(args, model.contract, results)
         if args.trimap:
-            _trimap(args.trimap, trimaps, results)
+            show_trimap(args.trimap, trimaps, results)
         if args.worst:
-            _sheet(args.worst, answer, worst)
+            write_worst(args.worst, answer, worst)
     if args.record and checkpoint:
-        _record(checkpoint, figures)
+        record_figures(checkpoint, figures)
+
+
+def _bar(processes: Processes, title: str) -> Progress:
+    """The first process's pictures; the others' are about as many."""
+    return partial(bar, desc=title, unit="picture") if processes.leads else iter
 
 
 def _segment(model: Runtime, strategy: Strategy) -> Segment:
@@ -211,47 +234,10 @@ def _refined(model: Runtime) -> Segment:
     return answer
 
 
-def _print(split: Split, seen: Evaluator, record: dict[str, Any], *, binary: bool) -> None:
-    scores = seen.scores()
-    edges = [v for v in scores.boundary_iou[binary:] if not math.isnan(v)]
-    edge = sum(edges) / len(edges) if edges else math.nan
-    low, high = (math.nan if end is None else end for end in record["interval_95"])
-    print(
-        f"{split.name:18} {scores.images:6d} {scores.foreground_iou:7.4f} {scores.miou:7.4f} "
-        f"{scores.image_iou:7.4f} {scores.pixel_accuracy:7.4f} {edge:7.4f}   {low:.4f} .. {high:.4f}"
-    )
-    if not binary:
-        for info, value in zip(split.classes, scores.iou, strict=True):
-            print(f"  {info.name:20} {value:.4f}")
-
-
-def _trimap(path: str, trimaps: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    from edge_deeplab.evaluation.trimap import WIDTHS, draw_trimap
-
-    print(f"\n{'mIoU within':18} " + " ".join(f"{width:>4} px" for width in WIDTHS))
-    for name, trimap in trimaps.items():
-        print(f"{name:18} " + " ".join(f"{value:7.4f}" for value in trimap.miou()))
-    whole = {r["data"]: math.nan if r["miou"] is None else r["miou"] for r in results}
-    draw_trimap({name: trimap.miou() for name, trimap in trimaps.items()}, whole, path)
-
-
-def _sheet(path: str, answer: Segment, worst: list[tuple[float, Split, int]]) -> None:
-    from edge_deeplab.evaluation.sheet import Shown, sheet
-    from edge_deeplab.imaging import write_image
-
-    lowest = sorted((each for each in worst if not math.isnan(each[0])), key=lambda each: each[0])[:WORST]
-    shown = [
-        Shown(split, index, f"{value:.3f}  {split.name} {split.pairs[index].image.name}")
-        for value, split, index in lowest
-    ]
-    if shown:
-        write_image(path, sheet(answer, shown))
-
-
 # -- all strategies --------------------------------------------------------------------------------
 
 
-def _grid(args: argparse.Namespace, splits: list[Split]) -> None:
+def _grid(args: argparse.Namespace, splits: list[Split], processes: Processes) -> None:
     """Score the splits in all of the papers' ways, as :func:`_score` does in one."""
     from edge_deeplab.evaluation import check_classes
     from edge_deeplab.evaluation.strategies import PAPER_STRATEGIES
@@ -259,15 +245,20 @@ def _grid(args: argparse.Namespace, splits: list[Split]) -> None:
     path = _checkpoint(args)
     trained = _trained_stride(path)
     results: list[dict[str, Any]] = []
-    print(
+    head = (
         f"{'data':18} {'train OS':>8} {'eval OS':>7} {'MS':>3} {'flip':>4} {'mIoU':>7} {'multiply-adds':>14}"
     )
+    if processes.leads:
+        print(head)
     for stride in (args.output_stride,) if args.output_stride else (8, 16, 32):
         with open_from(args, path, output_stride=stride) as model:
             contract = model.contract
             for split in splits:
                 check_classes(model.contract, split)
-                for strategy, row in zip(PAPER_STRATEGIES, _rows(model, split, stride), strict=True):
+                rows = _rows(model, split, stride, processes)
+                if not processes.leads:
+                    continue
+                for strategy, row in zip(PAPER_STRATEGIES, rows, strict=True):
                     results.append({"data": split.name, "train_os": trained, "eval_os": stride, **row})
                     yes = {True: "x", False: ""}
                     miou = math.nan if row["miou"] is None else row["miou"]
@@ -277,12 +268,14 @@ def _grid(args: argparse.Namespace, splits: list[Split]) -> None:
                         f"{row['multiply_adds'] / 1e9:12.2f} B",
                         flush=True,
                     )
-    _save(args, contract, results)
+    if processes.leads:
+        save_json(args, contract, results)
 
 
-def _rows(model: Runtime, split: Split, stride: int) -> list[dict[str, Any]]:
+def _rows(model: Runtime, split: Split, stride: int, processes: Processes) -> list[dict[str, Any]]:
     from edge_deeplab.errors import needs
     from edge_deeplab.evaluation import figure
+    from edge_deeplab.evaluation.shares import share, total
     from edge_deeplab.evaluation.strategies import PAPER_STRATEGIES, compare
 
     with needs("train"):
@@ -290,8 +283,15 @@ def _rows(model: Runtime, split: Split, stride: int) -> list[dict[str, Any]]:
         from edge_deeplab.runtimes.on_torch import TorchRuntime
     if not isinstance(model, TorchRuntime):
         raise TypeError("a checkpoint opened as something else")
-    progress = partial(bar, desc=f"{split.name} OS {stride}", unit="picture")
-    found = compare(model.infer, model.contract, split, PAPER_STRATEGIES, progress=progress)
+    found = compare(
+        model.infer,
+        model.contract,
+        split,
+        PAPER_STRATEGIES,
+        indices=share(len(split), processes),
+        progress=_bar(processes, f"{split.name} OS {stride}"),
+    )
+    found = [total(seen, processes) for seen in found]
     count = partial(multiply_adds, model.model)
     return [
         {
@@ -328,17 +328,6 @@ def _checkpoint(args: argparse.Namespace) -> str:
             raise UserError(f"--record writes into checkpoints, not into {path}")
         raise UserError(f"{path} runs at the output stride it was exported with; give its checkpoint")
     return str(path)
-
-
-def _record(path: str, metrics: dict[str, float]) -> None:
-    from edge_deeplab.errors import needs
-
-    with needs("train"):
-        from edge_deeplab.models.checkpoint import load_checkpoint, save_checkpoint
-    network, contract = load_checkpoint(path)
-    rounded = {name: round(value, 4) for name, value in metrics.items() if not math.isnan(value)}
-    contract = contract.replace(metrics={**contract.metrics, **rounded})
-    save_checkpoint(path, network, contract, half=contract.precision == "fp16")
 
 
 COMMAND = Command("score a model on labelled pictures", _arguments, _run)

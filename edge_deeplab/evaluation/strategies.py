@@ -112,12 +112,16 @@ def compare(
     split: Split,
     strategies: Sequence[Strategy],
     *,
+    indices: Sequence[int] | None = None,
     progress: Progress = iter,
 ) -> list[Evaluator]:
-    """Score several strategies in one pass; a look that several of them share is taken once."""
+    """Score several strategies in one pass; a look that several of them share is taken once.
+
+    All pictures are scored, or those at ``indices``.
+    """
     evaluators = [Evaluator(len(split.classes), boundary=False) for _ in strategies]
     views = list(dict.fromkeys(view for strategy in strategies for view in strategy.views))
-    for index in progress(range(len(split))):
+    for index in progress(range(len(split)) if indices is None else indices):
         frame, truth = split.read(index)
         totals: list[Floats | None] = [None] * len(strategies)
         for view in views:

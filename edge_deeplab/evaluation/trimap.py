@@ -42,6 +42,10 @@ class Trimap:
         cells = (ring[known] * k + truth[known]) * k + labels[known]
         self._rings += np.bincount(cells, minlength=self._rings.size).reshape(self._rings.shape)
 
+    def merge(self, other: Trimap) -> None:
+        """Add what another one counted, e.g. in another process."""
+        self._rings += other._rings
+
     def miou(self) -> tuple[float, ...]:
         """mIoU within each band; NaN where no pixel lies in it."""
         bands = self._rings[:-1].cumsum(axis=0)

@@ -1,4 +1,4 @@
-"""One training process per device, started by torchrun; alone, everything here does nothing."""
+"""One process per device, started by torchrun; alone, everything here does nothing."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it takes them for lost."""
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets in each process beside ``WORLD_SIZE``."""
 
 LOST = ("closed by peer", "reset by peer", "gloo", "NCCL", "Broken pipe", "Timed out waiting", "store")
 """Words in a RuntimeError that is about the other processes, not about the computation."""
@@ -79,7 +82,7 @@ class World:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
+def join(device: str, *, cure: str = "go on from the last checkpoint with --resume") -> Iterator[World]:
     """Join the processes that torchrun started, or be alone.
 
     A process that loses the others (one was killed, or failed with an error of its own) ends too. Together
@@ -87,14 +90,21 @@ def join(device: str) -> Iterator[World]:
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto``. On CUDA every process takes the GPU of its local rank.
+        cure: What to do when a process was lost.
 
     Raises:
-        UserError: No such device, or another process is gone.
+        UserError: No such device, another process is gone, or not torchrun has set ``WORLD_SIZE``.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(find_device(device))
         return
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {size}, but there is no {', '.join(missing)}: start with torchrun, or unset "
+            "WORLD_SIZE"
+        )
     place = find_device(device, int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     world = World(place, rank, size, PrefixStore("edge_deeplab", store))
@@ -111,7 +121,7 @@ def join(device: str) -> Iterator[World]:
             raise SystemExit(2) from error
         raise UserError(
             f"one of the run's {size} processes has ended (killed, or by an error of its own), so all end; "
-            "go on from the last checkpoint with --resume"
+            f"{cure}"
         ) from error
     except UserError:
         if not world.speaks():

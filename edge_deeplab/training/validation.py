@@ -11,9 +11,9 @@ from torch import nn
 
 from edge_deeplab.data import Split
 from edge_deeplab.evaluation import as_record, metric_name, tally
+from edge_deeplab.evaluation.shares import share, total
 from edge_deeplab.evaluation.sheet import Shown, sheet
 from edge_deeplab.imaging import Frame, Labels
-from edge_deeplab.metrics import Evaluator
 from edge_deeplab.runtimes.on_torch import TorchRuntime
 from edge_deeplab.spec import InputContract
 from edge_deeplab.training.distributed import World
@@ -53,11 +53,8 @@ def validate(model: nn.Module, contract: InputContract, splits: Sequence[Split],
     records: list[dict[str, Any]] = []
     metrics: dict[str, float] = {}
     for split in splits:
-        mine = tally(segment, split, indices=range(world.rank, len(split), world.size), boundary=False)
-        merged = Evaluator(len(split.classes), boundary=False)
-        for part in world.gather(mine):
-            merged.merge(part)
-        scores = merged.scores()
+        mine = tally(segment, split, indices=share(len(split), world), boundary=False)
+        scores = total(mine, world).scores()
         records.append(as_record(scores, split))
         if not math.isnan(scores.foreground_iou):
             metrics[metric_name(split)] = scores.foreground_iou

@@ -360,8 +360,14 @@ def test_a_grid_prints_an_miou_of_0(
     assert [line.split()[-3] for line in ran.out.splitlines()[1:]] == ["0.0000"] * 3 + ["nan"]
 
 
-def test_eval_is_one_process(run: Run, toy: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_size_that_is_not_torchruns(
+    run: Run, toy: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    run("eval", toy, "--data", f"folder:{people}").refused("one process", "WORLD_SIZE is 2", "torchrun")
+    run("eval", toy, "--data", f"folder:{people}").refused(
+        "WORLD_SIZE is 2", "no RANK, LOCAL_RANK", "torchrun"
+    )
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert run("eval", toy, "--data", f"folder:{people}").status == 0

@@ -1,0 +1,63 @@
+"""Scoring shared out over processes: every one scores some pictures, and counts are added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Processes(Protocol):
+    """All that score together: a :class:`edge_deeplab.training.distributed.World`, or :class:`Alone`."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that prints and writes."""
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, in every process."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process; no torch needed."""
+
+    rank: int = 0
+    size: int = 1
+    leads: bool = True
+
+    def gather(self, value: T) -> list[T]:
+        """The value."""
+        return [value]
+
+
+class Counts(Protocol):
+    """What adds up exactly: :class:`edge_deeplab.metrics.Evaluator`, :class:`evaluation.trimap.Trimap`."""
+
+    def merge(self, other: Any) -> None:
+        """Add what another process counted."""
+
+
+CountsT = TypeVar("CountsT", bound=Counts)
+
+
+def share(count: int, processes: Processes) -> range:
+    """The pictures of ``count`` that this process scores: every ``size``-th, from its rank."""
+    return range(processes.rank, count, processes.size)
+
+
+def total(counts: CountsT, processes: Processes) -> CountsT:
+    """The counts of all processes together, in every process; exact, whatever their number."""
+    first, *others = processes.gather(counts)
+    for other in others:
+        first.merge(other)
+    return first

@@ -31,7 +31,27 @@ class Limited:
 
 CALIBRATION = ("calibration", "calibration_count", "calibration_method", "calibration_seed")
 
+IN_FILE = ("head", "size", "dynamic", "io", "layout", "scheme", "keep_float", "no_remedies")
+"""What a prepared file was written with."""
+
+
+def _prepared(args: argparse.Namespace, target: Target) -> bool:
+    return target.build is not None and bool(args.model.endswith(".onnx"))
+
+
 LIMITED = (
+    Limited(
+        IN_FILE,
+        lambda args, target: not _prepared(args, target),
+        "on a prepared file (prepare the model again with it)",
+    ),
+    Limited(
+        CALIBRATION[1:],
+        lambda args, target: (
+            not _prepared(args, target) or args.precision != "int8" or bool(args.calibration)
+        ),
+        "on a prepared file without --calibration",
+    ),
     Limited(("opset",), lambda args, target: target.has_opset, "with --target {target}"),
     Limited(
         (*CALIBRATION, "scheme", "no_remedies"),

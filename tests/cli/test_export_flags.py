@@ -8,9 +8,10 @@ import pytest
 
 from edge_deeplab.cli import parser
 from edge_deeplab.cli.cmd_export import complete
-from edge_deeplab.cli.export_flags import LIMITED, refuse_unused
+from edge_deeplab.cli.export_flags import IN_FILE, LIMITED, refuse_unused
 from edge_deeplab.errors import UserError
 from edge_deeplab.export import targets
+from edge_deeplab.export.trt_request import IN_FILE as FIELDS_IN_FILE
 from tests.cli.support import Run
 
 
@@ -42,6 +43,14 @@ from tests.cli.support import Run
         ("--target tflite --prepare --dla 0", ["--prepare and --dla have no effect without --target trt"]),
         ("--target onnx --hardware same-gpu", ["--hardware has no effect without --target trt"]),
         (
+            "x.onnx --target trt --head logits --dynamic batch",
+            ["--head and --dynamic have no effect on a prepared file (prepare the model again with it)"],
+        ),
+        (
+            "x.onnx --target trt --int8 --calibration-count 128",
+            ["--calibration-count has no effect on a prepared file without --calibration"],
+        ),
+        (
             "--target onnx --max-drop 1 --batch 4",
             [
                 "--max-drop has no effect without",
@@ -54,7 +63,8 @@ def test_a_flag_without_effect(
     run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run("export", checkpoint, *flags.split()).refused(*words)
+    model = [] if flags.startswith("x.onnx") else [checkpoint]
+    run("export", *model, *flags.split()).refused(*words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,6 +77,8 @@ def test_a_flag_without_effect(
         "--target tflite --int8 --calibration-method entropy --data x --max-drop 0.3 --count 7",
         "--target tflite --pictures x --count 7 --head classmap --io uint8",
         "--target trt --int8 --batch 1,2,4",
+        "x.onnx --target trt --fp16 --batch 1,2,4",
+        "x.onnx --target trt --int8 --calibrator entropy --calibration x --calibration-count 64",
     ],
 )
 def test_flags_with_an_effect(flags: str) -> None:
@@ -90,6 +102,12 @@ def test_every_flag_of_a_target_is_its_own() -> None:
     for place, name in args.own.items():
         with pytest.raises(UserError, match=rf"--x has no effect without --target {name}:"):
             refuse_unused(args, {**typed, place: "--x"}, targets(), args.own)
+
+
+def test_what_a_prepared_file_holds_is_what_the_library_refuses_to_change() -> None:
+    """Typed, by whatever value; there, by values that differ from the defaults."""
+    args = parser().parse_args(["export", "--target", "trt"])
+    assert tuple(args.left.flags[place] for place in IN_FILE) == tuple(FIELDS_IN_FILE.values())
 
 
 def test_the_table_names_flags_that_there_are() -> None:

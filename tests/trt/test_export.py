@@ -471,14 +471,14 @@ def test_a_full_disk_leaves_nothing(
         (["--prepare", "--output", "x.onnx"], "is prepared already; leave --prepare away"),
         (["--fp16", "--output", "x.trt"], "must end in .engine"),
         (["--int8"], "the graph has no INT8 ranges: prepare it with --int8"),
-        (["--head", "classmap"], "is prepared and cannot be changed by --head: leave that away, or prepare"),
-        (["--size", "64x64", "--io", "uint8"], "cannot be changed by --size, --io"),
-        (["--dynamic", "batch", "--layout", "NCHW"], "cannot be changed by --dynamic, --layout"),
+        (["--head", "classmap"], "--head has no effect on a prepared file (prepare the model again with it)"),
+        (["--size", "64x64", "--io", "uint8"], "--size and --io have no effect on a prepared file"),
+        (["--dynamic", "batch", "--layout", "NCHW"], "--dynamic and --layout have no effect on a prepared"),
         (
             ["--int8", "--keep-float", "head", "--no-remedies"],
-            "cannot be changed by --keep-float, --no-remedies",
+            "--keep-float and --no-remedies have no effect on a prepared file",
         ),
-        (["--int8", "--scheme", "s8s8"], "cannot be changed by --scheme"),
+        (["--int8", "--scheme", "s8s8"], "--scheme has no effect on a prepared file"),
         (["--diagnose"], "leave --diagnose away, or diagnose the file that it is built from"),
         (["--timing-cache", "."], "cannot write .: it is a folder"),
     ],
@@ -500,6 +500,23 @@ def test_wrong_flags(
     assert status == 2
     assert words in err
     assert err.count("\n") == 1
+    assert everything(board) == ["toy.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"head": "classmap"}, "--head"),
+        ({"input_dtype": "uint8"}, "--io"),
+        ({"remedies": False}, "--no-remedies"),
+    ],
+)
+def test_a_prepared_file_is_not_changed_by_the_library_either(
+    trt: TensorRTDouble, board: Path, options: dict[str, Any], flag: str
+) -> None:
+    toy_prepared(board / "toy.onnx")
+    with pytest.raises(UserError, match=f"is prepared and cannot be changed by {flag}: leave that away"):
+        export_model(str(board / "toy.onnx"), "trt", board / "toy.engine", Options(**options))
     assert everything(board) == ["toy.onnx"]
 
 

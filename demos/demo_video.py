@@ -52,6 +52,8 @@ def _run(args: argparse.Namespace) -> int:
                     alpha = matte.update(timed.frame, logits, timed.seconds - before)
                     before = timed.seconds
                 writer.write(_result(view, timed.frame, alpha, timed.seconds, transparent), timed.seconds)
+    if film.damaged:
+        print(f"note: {film.damaged} damaged packets of {source} were passed over")
     sound = f", sound kept ({len(film.audio)})" if film.audio else ""
     print(f"{writer.frames} frames ({view.mode}) -> {output}{sound}")
     return 0

@@ -94,7 +94,13 @@ class Timed:
 
 
 class FilmReader:
-    """Reads a film frame by frame, upright and in the right colours. Use as a context manager.
+    """Reads a film frame by frame: upright, square pixels, the right colours. Use as a context manager.
+
+    Attributes:
+        rate: Frames per second, on average.
+        audio: Its streams of sound.
+        hdr: Its colours are meant for HDR screens.
+        damaged: Packets so far that gave no picture, and were passed over.
 
     Raises:
         UserError: Missing, damaged, or without pictures.
@@ -119,6 +125,7 @@ class FilmReader:
         self.audio: list[Any] = list(self._container.streams.audio)
         self.rate = float(self._video.average_rate or self._video.guessed_rate or 30)
         self.hdr = self._video.codec_context.color_trc in HDR
+        self.damaged = 0
 
     @property
     def frames(self) -> int | None:
@@ -137,22 +144,31 @@ class FilmReader:
         Raises:
             UserError: The film is damaged beyond what FFmpeg can skip.
         """
-        begin = float((self._container.start_time or 0) / 1e6)
+        begin = Fraction(self._container.start_time or 0, 1_000_000)
         count = 0
         try:
             for packet in self._container.demux(self._video, *self.audio):
                 if packet.stream.type == "audio":
                     if sound is not None:
-                        sound(packet)
+                        sound(_from_zero(packet, begin))
                     continue
-                for frame in packet.decode():
-                    seconds = count / self.rate if frame.time is None else frame.time - begin
+                for frame in self._pictures(packet):
+                    seconds = count / self.rate if frame.time is None else frame.time - float(begin)
                     count += 1
-                    yield Timed(_upright(_bgr(frame), frame.rotation), seconds)
+                    picture = _bgr(frame, self._video.sample_aspect_ratio)
+                    yield Timed(_upright(picture, frame.rotation), seconds)
         except self._errors as error:
             raise UserError(f"cannot read {self.path} beyond frame {count}: {error}") from error
         if not count:
             raise UserError(f"cannot read {self.path}: not a single frame can be decoded")
+
+    def _pictures(self, packet: Any) -> list[Any]:
+        """The frames that a packet completes; none where it is damaged, or the film was cut before it."""
+        try:
+            return list(packet.decode())
+        except self._errors:
+            self.damaged += 1
+            return []
 
     def __enter__(self) -> FilmReader:
         return self
@@ -161,12 +177,16 @@ class FilmReader:
         self._container.close()
 
 
-def _bgr(frame: Any) -> Frame:
-    """A decoded frame as BGR; one that does not name its colours has those usual for its size."""
+def _bgr(frame: Any, aspect: Fraction | None) -> Frame:
+    """A decoded frame as BGR; one that does not name its colours has those usual for its size.
+
+    ``aspect`` is that of its pixels: those of DV, DVD and some TV are not square, ours are.
+    """
     matrix = int(frame.colorspace)
     if matrix not in MATRICES:
         matrix = BT709 if frame.height >= 720 else BT601
-    picture = frame.reformat(format="bgr24", src_colorspace=matrix, interpolation=_careful())
+    width = round(frame.width * aspect) if aspect else frame.width
+    picture = frame.reformat(width=width, format="bgr24", src_colorspace=matrix, interpolation=_careful())
     return picture.to_ndarray()
 
 
@@ -179,6 +199,16 @@ def _careful() -> Any:
     if not hasattr(how, "FULL_CHR_H_INT"):  # PyAV before 18
         return None
     return how.BILINEAR | how.ACCURATE_RND | how.FULL_CHR_H_INP | how.FULL_CHR_H_INT
+
+
+def _from_zero(packet: Any, begin: Fraction) -> Any:
+    """A packet of sound, moved as the pictures are: films often begin at 1.4 s, captures at any hour."""
+    shift = round(begin / packet.time_base) if packet.time_base else 0
+    if packet.pts is not None:
+        packet.pts -= shift
+    if packet.dts is not None:
+        packet.dts -= shift
+    return packet
 
 
 def _upright(frame: Frame, degrees: float) -> Frame:
@@ -252,26 +282,33 @@ class FilmWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Finish the file, or leave nothing."""
-        wanted = self.frames > 0 and (error is None or self._keep)
+        """Finish the file, or leave nothing; with ``keep`` leave as much as could be written."""
+        problem = self._finish() if error is None or self._keep else None
         try:
-            if wanted:
-                self._finish()
             self._container.close()
         except self._av.error.FFmpegError as failure:
-            error, wanted = _unwritable(self.path, failure), False
-        if wanted:
+            problem = problem or _unwritable(self.path, failure)
+        if self.frames and (self._keep or not (error or problem)):
             self._stack.close()
-        else:
-            error = error or UserError(f"no frames for {self.path}: nothing was written")
-            self._stack.__exit__(type(error), error, None)
-            if kind is None:
-                raise error
+            if problem:
+                raise UserError(f"{problem}; what came before is in {self.path}") from problem
+            return
+        error = error or problem or UserError(f"no frames for {self.path}: nothing was written")
+        self._stack.__exit__(type(error), error, None)
+        if kind is None:
+            raise error
 
-    def _finish(self) -> None:
-        self._mux(self._video.encode(None))
-        for sound in self._sound.values():
-            self._mux(sound.rest())
+    def _finish(self) -> UserError | None:
+        """Write what the encoders still hold; what kept them from it, if anything."""
+        if not self.frames:
+            return None
+        try:
+            self._mux(self._video.encode(None))
+            for sound in self._sound.values():
+                self._mux(sound.rest())
+        except UserError as problem:
+            return problem
+        return None
 
     def _begin(self, picture: Frame) -> None:
         height, width = picture.shape[:2]
@@ -320,7 +357,10 @@ class _Sound:
     """One stream of sound on its way into another file: copied where the container takes it, else encoded."""
 
     def __init__(self, container: Any, source: Any, encoder: str, av: Any) -> None:
-        self._copy = source.codec_context.name in container.supported_codecs
+        context = source.codec_context
+        # Transport streams carry AAC in its ADTS form, without the head that other containers want.
+        headless = context.name == "aac" and not context.extradata
+        self._copy = context.name in container.supported_codecs and not headless
         if self._copy:
             self.stream = container.add_stream_from_template(source)
         else:

@@ -57,11 +57,12 @@ class MotionAverage:
         Args:
             logits: float32 (h, w).
             luma: uint8 (h, w), the frame's luma on the same grid.
-            seconds: Time since the frame before.
+            seconds: Time since the frame before; less than 0, as where films were spliced, counts as 0.
 
         Returns:
             The average, float32 (h, w).
         """
+        seconds = max(0.0, seconds)
         smooth = cv2.GaussianBlur(luma, (0, 0), 1.0).astype(np.float32)
         if self._average is None or self._average.shape != logits.shape:
             self._average, self._luma = logits.copy(), smooth

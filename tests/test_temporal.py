@@ -115,3 +115,13 @@ def test_flow_carries_the_mask_along(enlarged: int) -> None:
 def test_flow_leaves_a_still_picture_alone() -> None:
     luma, logits = scene(64)
     assert np.abs(FlowCarrier().carry(logits, luma, luma) - logits).max() < 0.05
+
+
+def test_a_clock_that_jumps_back_does_no_harm() -> None:
+    """As in films that were spliced: times fall by hours."""
+    average, luma = MotionAverage(), np.full((12, 16), 90, np.uint8)
+    average.update(np.zeros((12, 16), np.float32), luma, 0.03)
+    for seconds in (-0.5, -1000.0):
+        found = average.update(np.ones((12, 16), np.float32), luma, seconds)
+        assert (found >= 0).all()
+        assert (found <= 1).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +25,31 @@ def frame(number: int, height: int = 120, width: int = 160) -> Frame:
 
 
 def make_film(
-    path: Path, frames: int = 12, *, rate: int = 30, size: tuple[int, int] = (120, 160), sound: str = ""
+    path: Path,
+    frames: int = 12,
+    *,
+    rate: int = 30,
+    size: tuple[int, int] = (120, 160),
+    sound: str = "",
+    begin: float = 0.0,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Write a film without the code under test.
 
     Args:
-        path: ``.mp4``, ``.mkv`` or ``.avi``.
+        path: ``.mp4``, ``.mkv``, ``.ts`` or ``.avi``.
         frames, rate: Length and frames per second.
         size: Height and width.
         sound: Encoder of a 440 Hz tone, e.g. ``aac``; "" for a silent film.
+        begin: Seconds at which its clock begins.
+        aspect: Of its pixels, width by height; None for a film that does not say.
     """
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"output_ts_offset": str(begin)}) as container:
         video = container.add_stream("libx264" if path.suffix != ".avi" else "mpeg4", rate=rate)
         video.height, video.width, video.pix_fmt = *size, "yuv420p"
+        video.codec_context.gop_size = 15
+        if aspect:
+            video.codec_context.sample_aspect_ratio = aspect
         audio = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
         for number in range(frames):
             picture = av.VideoFrame.from_ndarray(frame(number, *size), format="bgr24")
@@ -52,10 +66,12 @@ def make_film(
     return path
 
 
-def frames_of(path: Path) -> list[Frame]:
-    """All frames of a film, BGR."""
-    with av.open(str(path)) as container:
-        return [picture.to_ndarray(format="bgr24") for picture in container.decode(video=0)]
+def frames_of(path: Path, *, until_broken: bool = False) -> list[Frame]:
+    """All frames of a film, BGR; with ``until_broken`` those before the first that cannot be decoded."""
+    found: list[Frame] = []
+    with av.open(str(path)) as container, suppress(*[av.error.FFmpegError] * until_broken):
+        found.extend(picture.to_ndarray(format="bgr24") for picture in container.decode(video=0))
+    return found
 
 
 def turn(path: Path, degrees: int) -> None:

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,19 @@ class ClassInfo:
 
     name: str
     color: tuple[int, int, int]
+
+
+def mirrored_ids(classes: Sequence[ClassInfo]) -> tuple[int, ...]:
+    """What each class id becomes in a mirrored picture: a ``left brow`` is a ``right brow`` there.
+
+    Names tell: classes that differ in the words left and right alone change places, all others stay.
+    """
+    names = [info.name.lower() for info in classes]
+    others = [_SIDE.sub(lambda side: "right" if side[0] == "left" else "left", name) for name in names]
+    return tuple(names.index(other) if other in names else own for own, other in enumerate(others))
+
+
+_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edge_deeplab.errors import UserError
 from edge_deeplab.evaluation import Progress
 from edge_deeplab.imaging import Floats, Frame, Labels, class_probabilities, most_likely, preprocess
 from edge_deeplab.metrics import Evaluator
-from edge_deeplab.spec import InputContract
+from edge_deeplab.spec import InputContract, mirrored_ids
 
 Infer = Callable[[NDArray[Any]], NDArray[Any]]
 """Input tensor (1, ...) -> the network's output (1, ...)."""
@@ -94,7 +94,15 @@ def look(infer: Infer, contract: InputContract, frame: Frame, view: View) -> Flo
     seen: Frame = np.ascontiguousarray(frame[:, ::-1]) if view.mirrored else frame
     output = infer(preprocess(seen, scaled))
     probabilities = class_probabilities(output[0], scaled, *frame.shape[:2])
-    return probabilities[:, :, ::-1] if view.mirrored else probabilities
+    return _unmirrored(probabilities, contract) if view.mirrored else probabilities
+
+
+def _unmirrored(probabilities: Floats, contract: InputContract) -> Floats:
+    """The answer to a mirrored picture, as it is for the picture: places, and which side is the left one."""
+    back, ids = probabilities[:, :, ::-1], mirrored_ids(contract.classes)
+    if ids == tuple(range(len(ids))):
+        return back
+    return 1 - back if contract.binary else back[list(ids)]
 
 
 def segment(infer: Infer, contract: InputContract, frame: Frame, strategy: Strategy) -> Labels:

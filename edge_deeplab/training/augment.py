@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torchvision.transforms import v2
 
 from edge_deeplab.imaging import halved
 from edge_deeplab.metrics import IGNORE
-from edge_deeplab.spec import Resize
+from edge_deeplab.spec import ClassInfo, Resize, mirrored_ids
 
 
 def uniform(low: float, high: float) -> float:
@@ -154,11 +155,34 @@ class Warp(v2.Transform):
         return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
-def photometric() -> v2.Transform:
+class Mirror(v2.RandomHorizontalFlip):
+    """Mirrors every other picture; in its labels, classes of the left and the right change places.
+
+    Args:
+        classes: By whose names :func:`~edge_deeplab.spec.mirrored_ids` tells which.
+    """
+
+    def __init__(self, classes: Sequence[ClassInfo]) -> None:
+        super().__init__(0.5)
+        ids = mirrored_ids(classes)
+        self.table: Tensor | None = None
+        if ids != tuple(range(len(ids))):
+            self.table = torch.arange(256, dtype=torch.uint8)
+            self.table[: len(ids)] = torch.tensor(ids, dtype=torch.uint8)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Mirror a picture, or a label map and its ids."""
+        mirrored = super().transform(inpt, params)
+        if self.table is None or not isinstance(inpt, tv_tensors.Mask):
+            return mirrored
+        return tv_tensors.Mask(self.table[mirrored.as_subclass(Tensor).long()])
+
+
+def photometric(classes: Sequence[ClassInfo]) -> v2.Transform:
     """What cameras and codecs do to a picture; each with a chance, on uint8."""
     return v2.Compose(
         [
-            v2.RandomHorizontalFlip(0.5),
+            Mirror(classes),
             v2.RandomApply([v2.ColorJitter(brightness=0.35, contrast=0.3, saturation=0.35)], 0.7),
             v2.RandomApply([v2.ColorJitter(hue=0.03)], 0.1),
             Gain(0.4),

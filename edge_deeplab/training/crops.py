@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,8 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from edge_deeplab.metrics import IGNORE
-from edge_deeplab.spec import Resize
-from edge_deeplab.training.augment import fit, shrunk, uniform
+from edge_deeplab.spec import ClassInfo, Resize
+from edge_deeplab.training.augment import Mirror, fit, shrunk, uniform
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.sample import Read, Recipe, Sample
 
@@ -117,7 +118,7 @@ def _pixel_of_any_class(label: Any) -> tuple[int, int] | None:
     return row, column
 
 
-def crops(config: TrainConfig) -> Recipe | None:
+def crops(config: TrainConfig, classes: Sequence[ClassInfo]) -> Recipe | None:
     """The recipe of ``--crop``: scale, crop, mirror every other one, change the colours; None without it."""
     if config.crop is None:
         return None
@@ -131,7 +132,7 @@ def crops(config: TrainConfig) -> Recipe | None:
     )
     amount = config.jitter
     jitter = v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount)
-    change = v2.Compose([cut, v2.RandomHorizontalFlip(0.5), v2.RandomApply([jitter], 0.8)])
+    change = v2.Compose([cut, Mirror(classes), v2.RandomApply([jitter], 0.8)])
 
     def recipe(read: Read, _: int, index: int) -> Sample:
         image, label = read(index)

@@ -53,8 +53,8 @@ class Samples(Dataset[dict[str, Tensor]]):
         self.splits = splits
         self.config = config
         self.places = [(s, i) for s, split in enumerate(splits) for i in range(len(split))]
-        binary = len(splits[0].classes) == 2
-        self.recipe: Recipe = crops(config) or Portraits(config, len(self.places), binary=binary)
+        classes = splits[0].classes
+        self.recipe: Recipe = crops(config, classes) or Portraits(config, len(self.places), classes)
 
     def __len__(self) -> int:
         return len(self.places)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torchvision import tv_tensors
 
 from edge_deeplab.metrics import IGNORE
+from edge_deeplab.spec import ClassInfo
 from edge_deeplab.training.augment import MILD, WIDE, Warp, painted_background, paste, photometric, uniform
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.sample import Read, Sample
@@ -17,16 +20,16 @@ class Portraits:
     Args:
         config: Gives the shares of strong augmentation.
         count: Number of pictures, to draw company from.
-        binary: Whether people can be pasted: background and person are the only classes.
+        classes: Of the labels. People can be pasted where background and person are the only ones.
     """
 
-    def __init__(self, config: TrainConfig, count: int, *, binary: bool) -> None:
-        self.config, self.count, self.binary = config, count, binary
+    def __init__(self, config: TrainConfig, count: int, classes: Sequence[ClassInfo]) -> None:
+        self.config, self.count, self.binary = config, count, len(classes) == 2
         # Around a person is background. Of several classes, 0 may be any: sky, road, wall.
-        outside = 0 if binary else IGNORE
+        outside = 0 if self.binary else IGNORE
         self.mild = Warp(config.size, MILD, fill=0.1, outside=outside, resize=config.resize)
         self.wide = Warp(config.size, WIDE, fill=0.3, outside=outside, resize=config.resize)
-        self.photometric = photometric()
+        self.photometric = photometric(classes)
 
     def __call__(self, read: Read, epoch: int, index: int) -> Sample:
         """One augmented picture and its labels."""

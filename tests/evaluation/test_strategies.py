@@ -25,7 +25,7 @@ from edge_deeplab.evaluation.strategies import (
     segment,
 )
 from edge_deeplab.imaging import postprocess, preprocess, write_image
-from edge_deeplab.spec import InputContract
+from edge_deeplab.spec import ClassInfo, InputContract, mirrored_ids
 from tests.runtimes.artefacts import picture
 
 Array = NDArray[Any]
@@ -175,3 +175,30 @@ def test_what_a_model_cannot_do_is_said(four_classes: InputContract, contract: I
         check_strategy(classmap, Strategy(flip=True))
     with pytest.raises(UserError, match="gives class ids only"):
         segment(Network(4), classmap, picture(64, 96), Strategy(flip=True))
+
+
+def test_a_mirrored_answers_left_is_the_right() -> None:
+    """A model that tells left from right by the side alone: both looks agree, and neither class is lost."""
+    classes = tuple(ClassInfo(name, (0, 0, 0)) for name in ("nothing", "left eye", "RIGHT eye"))
+    contract = InputContract("eyes", "toy", 64, 96, classes, head="logits-full", head_stride=1)
+
+    def infer(tensor: NDArray[Any]) -> NDArray[Any]:
+        logits = np.zeros((1, 3, 64, 96), np.float32)
+        logits[:, 1, :, :30] = logits[:, 2, :, 66:] = 9
+        return logits
+
+    frame = picture(64, 96)
+    labels = segment(infer, contract, frame, Strategy(flip=True))
+    assert [int(labels[32, column]) for column in (10, 48, 86)] == [1, 0, 2]
+    assert np.array_equal(labels, segment(infer, contract, frame, Strategy()))
+
+
+def test_sides_by_names() -> None:
+    def ids(*names: str) -> tuple[int, ...]:
+        return mirrored_ids([ClassInfo(name, (0, 0, 0)) for name in names])
+
+    assert ids("background", "person") == (0, 1)
+    assert ids("none", "Left-arm", "right_arm", "right-arm") == (0, 3, 2, 1)
+    assert ids("bright light", "copyright", "leftover") == (0, 1, 2)
+    assert ids("nothing", "left lane") == (0, 1)  # there is no right one
+    assert ids("left", "right") == (1, 0)

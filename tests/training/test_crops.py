@@ -10,11 +10,13 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from edge_deeplab.data.kind_easyportrait import CLASSES as EASYPORTRAIT
 from edge_deeplab.imaging import preprocess
 from edge_deeplab.spec import PERSON_CLASSES, InputContract
-from edge_deeplab.training.augment import Geometry, Warp, fit, shrunk
+from edge_deeplab.training.augment import Geometry, Mirror, Warp, fit, shrunk
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.crops import MEAN, ScaleCrop, crops
+from edge_deeplab.training.portraits import Portraits
 from edge_deeplab.training.sample import Sample
 
 STILL = Geometry(scale=(1.0, 1.0), aspect=(1.0, 1.0), degrees=0, shift=0)
@@ -68,7 +70,10 @@ def test_padding_is_the_mean_and_ignored() -> None:
 
 
 def test_padding_is_the_mean_after_the_colours_have_changed(config: TrainConfig) -> None:
-    recipe = crops(dataclasses.replace(config, crop=(48, 64), size=(48, 64), scale=(0.4, 0.6), jitter=0.9))
+    recipe = crops(
+        dataclasses.replace(config, crop=(48, 64), size=(48, 64), scale=(0.4, 0.6), jitter=0.9),
+        PERSON_CLASSES,
+    )
     assert recipe is not None
     image, label = sample(48, 64)
     label[:10] = 255  # ignored, but part of the picture
@@ -191,9 +196,9 @@ def test_a_warp_that_does_nothing_is_what_inference_sees(resize: Any) -> None:
 
 
 def test_the_recipe_gives_what_training_takes(config: TrainConfig) -> None:
-    assert crops(config) is None
+    assert crops(config, PERSON_CLASSES) is None
     settings = dataclasses.replace(config, crop=(48, 80), size=(64, 64))
-    recipe = crops(settings)
+    recipe = crops(settings, PERSON_CLASSES)
     assert recipe is not None
     torch.manual_seed(0)
     seen = [recipe(lambda index: sample(60, 80), 0, 0) for _ in range(30)]
@@ -203,3 +208,33 @@ def test_the_recipe_gives_what_training_takes(config: TrainConfig) -> None:
     # Some are mirrored: then the labelled half is on the right.
     right = [float((label[:, 40:] == 1).sum() > (label[:, :40] == 1).sum()) for _, label in seen]
     assert 0.1 < np.mean(right) < 0.9
+
+
+@pytest.mark.parametrize("crop", [(48, 64), None])
+def test_left_and_right_change_places_in_a_mirrored_picture(
+    config: TrainConfig, crop: tuple[int, int] | None
+) -> None:
+    """EasyPortrait: whatever is labelled left lies in the person's left half, mirrored or not."""
+    settings = dataclasses.replace(config, crop=crop, size=(48, 64), scale=(1.0, 1.0), strong=0.0)
+    label = torch.full((48, 64), 255, dtype=torch.uint8)
+    label[16:24, 8:24], label[16:24, 40:56] = 3, 4  # brows
+    label[24:32, 8:24], label[24:32, 40:56] = 5, 6  # eyes
+    label[40:, 24:40] = 7  # lips
+    given = tv_tensors.Image(torch.full((3, 48, 64), 90, dtype=torch.uint8)), tv_tensors.Mask(label)
+    recipe = crops(settings, EASYPORTRAIT) or Portraits(settings, 1, EASYPORTRAIT)
+    torch.manual_seed(0)
+    whole = 0
+    for _ in range(40):
+        ids = recipe(lambda _: given, 0, 0)[1].numpy()
+        if set(np.unique(ids)) == {3, 4, 5, 6, 7, 255}:  # none of them out of the picture
+            columns = [np.argwhere(ids == k)[:, 1].mean() for k in range(8) if k > 2]
+            left_brow, right_brow, left_eye, right_eye, lips = columns
+            assert left_brow < lips < right_brow
+            assert left_eye < lips < right_eye
+            whole += 1
+    assert whole > 20
+
+
+def test_a_mirror_without_sides_leaves_ids_alone() -> None:
+    mirror = Mirror(PERSON_CLASSES)
+    assert mirror.table is None

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from edge_deeplab.data import open_split
+from edge_deeplab.data.kind_camvid import CLASSES as CAMVID
+from edge_deeplab.spec import PERSON_CLASSES
 from edge_deeplab.training.augment import contour_band
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.dataset import Batches, Samples
@@ -107,8 +109,8 @@ def test_around_a_person_is_background_and_around_a_scene_nothing_is_known(confi
     everywhere = tv_tensors.Mask(torch.ones(48, 64, dtype=torch.uint8))
     image = tv_tensors.Image(torch.zeros(3, 48, 64, dtype=torch.uint8))
     settings = dataclasses.replace(config, strong=1.0, backdrop=0.0)
-    for binary, outside in ((True, 0), (False, 255)):
-        recipe = Portraits(settings, 1, binary=binary)
+    for classes, outside in ((PERSON_CLASSES, 0), (CAMVID, 255)):
+        recipe = Portraits(settings, 1, classes)
         torch.manual_seed(0)
         seen = [recipe(lambda _: (image, everywhere), 0, 0)[1].unique().tolist() for _ in range(40)]
         assert {value for values in seen for value in values} == {1, outside}

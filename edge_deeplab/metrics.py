@@ -19,6 +19,10 @@ from edge_deeplab.imaging import Labels
 IGNORE = 255
 """Label id that counts nowhere."""
 
+DRAWN_AT_ONCE = 2_000_000
+"""Pictures times resamples that the bootstrap holds in memory, 16 bytes each: the train split of COCO at
+once would be 2 GB."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -151,10 +155,13 @@ def confidence_interval(
     counts = np.stack([tally for tally in tallies if tally[1].any()] or [np.zeros((3, 2), np.int64)])
     if not counts.any():
         return float("nan"), float("nan")
-    draws = np.random.default_rng(seed).multinomial(
-        len(counts), np.full(len(counts), 1 / len(counts)), size=resamples
-    )
-    pooled = np.tensordot(draws.astype(np.float64), counts.astype(np.float64), axes=1)
+    rng, number = np.random.default_rng(seed), len(counts)
+    pooled = np.empty((resamples, *counts.shape[1:]))
+    step = max(1, DRAWN_AT_ONCE // number)
+    for start in range(0, resamples, step):
+        part = pooled[start : start + step]
+        draws = rng.multinomial(number, np.full(number, 1 / number), size=len(part))
+        part[...] = np.tensordot(draws.astype(np.float64), counts.astype(np.float64), axes=1)
     iou = tally_iou(pooled)
     figures = iou[:, 1] if iou.shape[1] == 2 else np.nanmean(iou, axis=1)
     figures = figures[~np.isnan(figures)]

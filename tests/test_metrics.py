@@ -188,6 +188,18 @@ def test_the_interval_is_that_of_resampled_pictures(rng: np.random.Generator) ->
     assert confidence_interval(tallies) == confidence_interval(tallies)  # seeded
 
 
+def test_the_interval_is_the_same_in_small_pieces(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held in memory at once changes nothing: draws come in the same order."""
+    tallies = [rng.integers(1, 100, (3, 4)) + np.array([[0], [100], [100]]) for _ in range(50)]
+    whole = confidence_interval(tallies)
+    monkeypatch.setattr(metrics, "DRAWN_AT_ONCE", 50 * 7)
+    assert confidence_interval(tallies) == whole
+    monkeypatch.setattr(metrics, "DRAWN_AT_ONCE", 1)
+    assert confidence_interval(tallies) == whole
+
+
 def test_no_interval_without_pictures_that_count() -> None:
     evaluator = Evaluator(2)
     evaluator.add(ids([1, 0]), ids([255, 255]))

@@ -7,6 +7,7 @@ model better than each, most of all on pictures unlike the training data, at no 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def average(paths: Sequence[str | Path], weights: Sequence[float], output: str |
     Raises:
         UserError: Fewer than two, weights that do not fit, or models that differ in shape.
     """
-    if len(paths) < 2 or len(weights) != len(paths) or sum(weights) <= 0 or min(weights) < 0:
+    numbers = all(0 <= weight < math.inf for weight in weights)
+    if len(paths) < 2 or len(weights) != len(paths) or not numbers or not 0 < sum(weights) < math.inf:
         raise UserError("an average needs two checkpoints or more and one weight of at least 0 for each")
     loaded = [load_checkpoint(path) for path in paths]
     model, contract = loaded[0]
@@ -54,7 +56,9 @@ def average(paths: Sequence[str | Path], weights: Sequence[float], output: str |
     model.load_state_dict(mixed)
     data = tuple(dict.fromkeys(line for _, its in loaded for line in its.provenance.data))
     provenance = dataclasses.replace(contract.provenance, data=data)
-    return save_checkpoint(output, model, contract.replace(metrics={}, provenance=provenance))
+    # Stored in float32 whatever the parts were: what is between two float16 numbers is neither.
+    contract = contract.replace(metrics={}, provenance=provenance, precision="fp32")
+    return save_checkpoint(output, model, contract)
 
 
 def _pixels(contract: InputContract) -> tuple[object, ...]:

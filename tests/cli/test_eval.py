@@ -252,6 +252,29 @@ def test_the_average_of_a_checkpoint_with_itself(run: Run, checkpoint: Path, tmp
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
 
 
+def test_the_average_of_halves_is_stored_whole_and_says_so(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    from edge_deeplab.models.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
+
+    model, contract = load_checkpoint(checkpoint)
+    half, output = tmp_path / "half.safetensors", tmp_path / "x.safetensors"
+    save_checkpoint(half, model, contract.replace(precision="fp16"), half=True)
+    assert run("average", half, half, "--output", output).status == 0
+    assert load_checkpoint(output)[1].precision == "fp32"
+    assert {str(value.dtype) for value in read_safetensors(output)[0].values()} == {"torch.float32"}
+
+
+@pytest.mark.parametrize(
+    "weights", [["nan", "1"], ["inf", "1"], ["-1", "2"], ["0", "0"], ["1"], ["1e308"] * 2]
+)
+def test_weights_that_make_no_average(run: Run, checkpoint: Path, tmp_path: Path, weights: list[str]) -> None:
+    output = tmp_path / "x.safetensors"
+    ran = run("average", checkpoint, checkpoint, "--weights", *weights, "--output", output)
+    ran.refused("one weight of at least 0 for each")
+    assert not output.exists()
+
+
 # -- data sets of one name -------------------------------------------------------------------------
 
 

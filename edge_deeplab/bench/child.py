@@ -80,32 +80,32 @@ class Turns:
         """A camera delivers a frame every 1/fps seconds; whoever is ready takes the newest.
 
         Until ``queries`` masks are out. Frames are used in the order of capture, so a dropped one is
-        skipped here too.
+        skipped here too. The lead-in belongs to the stream: the first timed frame finds the camera where
+        any later one does, and the time of all is that of so many frames, none less.
         """
-        for _ in range(lead_in):
-            self._query()
         latency: list[float] = []
         pipeline: list[float] = []
         stages: list[Times] = []
         accelerator: list[float | None] = []
         interval, last, met = 1 / fps, -1, 0
-        start, cpu = Clock(), time.process_time()
+        start = Clock()
+        for _ in range(lead_in):
+            last = _newest(start, interval, last)
+            self._query(last)
+        before, begin, cpu = last, Clock(), time.process_time()
         while len(latency) < queries:
-            newest = int((Clock() - start) / interval)
-            if newest <= last:  # the camera has nothing new yet
-                _sleep_until(start + (last + 1) * interval)
-                newest = last + 1
-            last = newest
-            total, times, device = self._query(newest)
+            last = _newest(start, interval, last)
+            total, times, device = self._query(last)
             done = Clock() - start
-            latency.append(1e3 * (done - newest * interval))
+            latency.append(1e3 * (done - last * interval))
             pipeline.append(total)
             stages.append(times)
             accelerator.append(device)
-            met += done <= (newest + 1) * interval
-        cpu, wall = time.process_time() - cpu, Clock() - start
+            met += done <= (last + 1) * interval
+        cpu, wall = time.process_time() - cpu, Clock() - begin
+        offered = last - before
         found = {**_stages(pipeline, stages, accelerator), "latency": latency}
-        counts = {"offered": last + 1, "met": met, "late": queries - met, "dropped": last + 1 - queries}
+        counts = {"offered": offered, "met": met, "late": queries - met, "dropped": offered - queries}
         return {"stages": found, "wall": wall, "cpu": cpu, "stream": counts}
 
     def offline(self, queries: int, lead_in: int, size: int) -> Answer:
@@ -142,13 +142,14 @@ def _stages(pipeline: list[float], times: list[Times], accelerator: list[float |
     return found
 
 
-def _sleep_until(moment: float) -> None:
-    """Sleep, and then spin for the last half millisecond: a sleeper wakes late, a camera does not."""
-    rest = moment - Clock() - 5e-4
-    if rest > 0:
-        time.sleep(rest)
-    while Clock() < moment:
-        pass
+def _newest(start: float, interval: float, last: int) -> int:
+    """Number of the newest frame after ``last``; sleeps until there is one, as an application does.
+
+    Whoever wakes late, wakes to a newer frame: waking up is a part of the latency.
+    """
+    while (newest := int((Clock() - start) / interval)) <= last:
+        time.sleep(max(0.0, start + (last + 1) * interval - Clock()))
+    return newest
 
 
 def load(contender: Contender, frames: list[Frame]) -> tuple[Turns, Answer]:

@@ -125,6 +125,30 @@ def test_one_slow_mask_makes_a_stream_late_once(clock: Clock) -> None:
     assert answer["stages"]["latency"] == pytest.approx([5, 30, 15, 5, 5], abs=0.1)
 
 
+def test_masks_a_second_are_never_more_than_the_camera_has_frames(clock: Clock) -> None:
+    answer = Turns(Worker(clock, 10), FRAMES).stream(queries=4, lead_in=1, fps=50)
+    assert 4 / answer["wall"] == pytest.approx(50, rel=0.001)
+    slow = Turns(Worker(clock, 50), FRAMES).stream(queries=4, lead_in=1, fps=50)
+    assert 4 / slow["wall"] == pytest.approx(20, rel=0.001)
+
+
+def test_the_lead_in_of_a_stream_is_a_part_of_it(clock: Clock) -> None:
+    """Frame 0 is not timed; 2, 5, 7 and 10 are, as in the middle of a long stream."""
+    worker = Worker(clock, 50)
+    answer = Turns(worker, FRAMES[:3] * 4).stream(queries=4, lead_in=1, fps=50)
+    assert answer["stages"]["latency"] == pytest.approx([60, 50, 60, 50], abs=0.1)
+    assert answer["stream"] == {"offered": 10, "met": 0, "late": 4, "dropped": 6}
+
+
+def test_who_wakes_late_takes_the_newest_frame(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child.time, "sleep", lambda seconds: clock.sleep(seconds + 0.045))
+    worker = Worker(clock, 1)
+    answer = Turns(worker, FRAMES).stream(queries=2, lead_in=0, fps=50)
+    # Waiting for frame 1, due at 20 ms, it woke at 65: frame 3 was there.
+    assert worker.seen == [0, 3]
+    assert answer["stages"]["latency"] == pytest.approx([1, 6], abs=0.1)
+
+
 def test_offline_times_whole_batches(clock: Clock) -> None:
     worker = Worker(clock, 2)
     answer = Turns(worker, FRAMES).offline(queries=3, lead_in=1, size=4)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -49,7 +50,8 @@ def with_accuracy(
                 known[key] = _scored(contender, splits, bar)
             found = known[key]
             if isinstance(found, UserError):
-                mark = Mark("incomplete", f"accuracy not measured: {found}")
+                text = str(found).replace(contender.path, Path(contender.path).name)
+                mark = Mark("incomplete", f"accuracy not measured: {text}")
                 entry = dataclasses.replace(entry, marks=(*entry.marks, mark))
             else:
                 entry = dataclasses.replace(entry, accuracy=found)
@@ -77,6 +79,8 @@ def _scored(contender: Contender, splits: Sequence[Split], bar: Bar) -> tuple[Ac
         return tuple(found)
     except UserError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - a foreign library's
+        return UserError(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _accuracy(split: Split, scores: Scores) -> Accuracy:

@@ -15,10 +15,10 @@ from edge_deeplab.bench.record import Machine, Snapshot
 
 STATE = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "utilization.gpu", "pstate")
 SLOWDOWNS = {
-    "clocks_throttle_reasons.hw_thermal_slowdown": "GPU held back by heat (hardware)",
-    "clocks_throttle_reasons.sw_thermal_slowdown": "GPU held back by heat (driver)",
-    "clocks_throttle_reasons.hw_power_brake_slowdown": "GPU held back by its power supply",
-    "clocks_throttle_reasons.sw_power_cap": "GPU at its power limit",
+    "clocks_throttle_reasons.hw_thermal_slowdown": "GPU held back by heat (hardware) now",
+    "clocks_throttle_reasons.sw_thermal_slowdown": "GPU held back by heat (driver) now",
+    "clocks_throttle_reasons.hw_power_brake_slowdown": "GPU held back by its power supply now",
+    "clocks_throttle_reasons.sw_power_cap": "GPU at its power limit now",
 }
 
 

@@ -32,7 +32,8 @@ class Snapshot:
         time: ISO 8601, UTC.
         cores: Those that are online.
         temperatures: Thermal zone or sensor -> degrees.
-        throttled: Counter or flag of throttling -> value; any rise or set bit counts.
+        throttled: Counter of throttling -> value, any rise counts; or flag, its name ends with ``now``,
+            set is set.
         load: Load average of the last minute.
         memory_free: Bytes available.
         power: Supply: ``mains``, ``battery 87 %`` ...; None where there is none to ask.

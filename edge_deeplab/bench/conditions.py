@@ -223,7 +223,7 @@ def _throttled() -> dict[str, int]:
     for cooler in sorted(Path("/sys/class/thermal").glob("cooling_device*")):
         kind, state = _text(cooler / "type").strip(), _number(cooler / "cur_state")
         if state is not None and ("cpu" in kind.lower() or "processor" in kind.lower()):
-            found[f"{kind} {cooler.name.removeprefix('cooling_device')}"] = int(state)
+            found[f"{kind} {cooler.name.removeprefix('cooling_device')} now"] = int(state)
     return found
 
 

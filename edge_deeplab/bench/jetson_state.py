@@ -155,7 +155,7 @@ def _throttled(files: Texts) -> dict[str, int]:
         if path.startswith(COOLING) and path.endswith("/type") and kind.endswith("throttle-alert"):
             state = files.get(path.removesuffix("type") + "cur_state", "").strip()
             if state.isdigit():
-                found[kind] = int(state)
+                found[f"{kind} now"] = int(state)
         elif path.endswith("_event_cnt") and kind.isdigit():
             name = path.rsplit("/", 1)[1].removesuffix("_event_cnt")
             found[f"{name} {OVERCURRENT.get(name, 'over-current')}"] = int(kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_deeplab.bench.record import Conditions, Entry, Mark
+from edge_deeplab.bench.record import Conditions, Entry, Mark, Snapshot
 from edge_deeplab.bench.stats import interval, parts_apart, percentile_draws, split_turns
 
 OTHERS = 0.05
@@ -27,7 +27,7 @@ TAIL = 0.25
 """p90 may lie this far above p50."""
 
 CLOCK = 0.05
-"""How much a core's clock may fall from before to after, and the reference work may spread."""
+"""How much the fastest core's clock may fall from before to after, and the reference work may spread."""
 
 HOT = 85.0
 """Degrees from which most CPUs hold themselves back or soon will."""
@@ -71,12 +71,9 @@ def run_marks(conditions: Conditions) -> tuple[Mark, ...]:
         marks.append(Mark("busy", f"others took {conditions.others:.0%} of the cores meanwhile"))
     if conditions.stolen is not None and conditions.stolen > STOLEN:
         marks.append(Mark("busy", f"the hypervisor took {conditions.stolen:.0%} of the cores"))
-    # A flag "... now" is no counter: set before and after, it was set all the time.
-    risen = [
-        k for k, v in after.throttled.items() if v > (0 if k.endswith(" now") else before.throttled.get(k, 0))
-    ]
-    if risen:
-        marks.append(Mark("throttled", f"throttling seen: {', '.join(risen)}"))
+    seen = held_back(before, after)
+    if seen:
+        marks.append(Mark("throttled", f"throttling seen: {', '.join(seen)}"))
     marks += _clock(conditions)
     hottest = max(after.temperatures.items(), key=lambda item: item[1], default=None)
     if hottest and hottest[1] >= HOT:
@@ -86,18 +83,33 @@ def run_marks(conditions: Conditions) -> tuple[Mark, ...]:
     return tuple(marks)
 
 
+def held_back(before: Snapshot, after: Snapshot) -> dict[str, tuple[int, int]]:
+    """Counters of throttling that rose and flags that are set in the end: name -> (before, after).
+
+    A flag "... now" is no counter: set before and after, it was most likely set all the time.
+    """
+    seen = {k: (before.throttled.get(k, 0), v) for k, v in after.throttled.items()}
+    return {k: (a, b) for k, (a, b) in seen.items() if b > (0 if k.endswith(" now") else a)}
+
+
 def _clock(conditions: Conditions) -> list[Mark]:
     marks = []
-    after = {core.index: core.mhz for core in conditions.after.cores}
-    used = [core for core in conditions.before.cores if core.index in conditions.affinity]
-    fallen = [
-        (core.index, core.mhz, now)
-        for core in used
-        if core.mhz and (now := after.get(core.index)) and now < core.mhz * (1 - CLOCK)
+    used = [
+        [core for core in snapshot.cores if core.index in conditions.affinity]
+        for snapshot in (conditions.before, conditions.after)
     ]
-    if fallen:
-        index, was, now = fallen[0]
-        marks.append(Mark("clock", f"core {index} fell from {was:.0f} to {now:.0f} MHz"))
+    # The fastest alone: a core that has nothing to do sleeps at any clock.
+    fastest = [max((core.mhz for core in cores if core.mhz), default=0.0) for cores in used]
+    if 0 < fastest[1] < fastest[0] * (1 - CLOCK):
+        text = f"the fastest of the cores used fell from {fastest[0]:.0f} to {fastest[1]:.0f} MHz"
+        marks.append(Mark("clock", text))
+    admitted = {core.index: core.max_mhz for core in used[0]}
+    for core in used[1]:
+        was = admitted.get(core.index)
+        if was and core.max_mhz and core.max_mhz < was * (1 - CLOCK):
+            text = f"core {core.index} is held at {core.max_mhz:.0f} MHz, {was:.0f} before"
+            marks.append(Mark("throttled", text))
+            break
     if len(conditions.reference_ms) >= 4:
         fast, slow = np.percentile(conditions.reference_ms, (10, 90))
         if slow > fast * (1 + CLOCK):

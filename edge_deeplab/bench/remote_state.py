@@ -118,7 +118,7 @@ def throttled(files: Files) -> dict[str, int]:
     for path, kind in _by_number(files, f"{ZONES}/cooling_device", "type"):
         state = files.get(f"{path}/cur_state", "")
         if state.isdigit() and re.search(r"cpu|gpu|processor|throttle", kind, re.IGNORECASE):
-            found[f"{kind} {path.removeprefix(f'{ZONES}/cooling_device')}"] = int(state)
+            found[f"{kind} {path.removeprefix(f'{ZONES}/cooling_device')} now"] = int(state)
     return found
 
 

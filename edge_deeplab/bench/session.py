@@ -114,20 +114,18 @@ def run_job(job: Job, report: Report) -> Result:
             report(Progress("load", k, len(tallies), tally.name))
             with failing_alone(tally):
                 processes[tally.name] = stack.enter_context(_loaded(tally, job))
-        running = [tally for tally in tallies if tally.error is None]
-        if not running:
-            reasons = "; ".join(f"{tally.name}: {tally.error}" for tally in tallies)
-            raise UserError(f"nothing could be measured: {reasons}")
+        running = _alive(tallies)
         _warm_up(running, processes, job.plan, report)
         affinity = allowed_cpus()
         neighbours = Neighbours(affinity)
         reference, seconds = _take_turns(running, processes, job.plan, neighbours, report)
+        after = snapshot()  # at once: clocks fall and flags of throttling go when the load is gone
+        others, stolen = neighbours.shares(seconds)
         for tally in running:
             if tally.error is None:
                 with failing_alone(tally):
                     tally.finish(processes[tally.name].ask("finish"))
-        others, stolen = neighbours.shares(seconds)
-        after = snapshot()
+        _alive(running)
         conditions = Conditions(
             before,
             after,
@@ -156,7 +154,7 @@ def _loaded(tally: Tally, job: Job) -> Iterator[Process]:
 
 
 def _warm_up(tallies: Sequence[Tally], processes: dict[str, Process], plan: Plan, report: Report) -> None:
-    """Windows in turn until everyone is steady; who is steady early keeps running with the others."""
+    """Windows in turn until everyone is steady; who is steady early waits for the others."""
     command: Answer = {"what": "window"}
     if plan.scenario == "offline":
         command = {"what": "batch_window", "size": plan.batch}
@@ -206,6 +204,19 @@ def _spent(meter: Meter | None, before: float | None) -> float | None:
     """Joules since ``before``; None without a meter, or when it stopped meanwhile."""
     now = meter.joules() if meter else None
     return None if now is None or before is None else now - before
+
+
+def _alive(tallies: Sequence[Tally]) -> list[Tally]:
+    """Those that have not dropped out.
+
+    Raises:
+        UserError: There are none.
+    """
+    found = [tally for tally in tallies if tally.error is None]
+    if not found:
+        reasons = "; ".join(f"{tally.name}: {tally.error}" for tally in tallies)
+        raise UserError(f"nothing could be measured: {reasons}")
+    return found
 
 
 # -- small helpers -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edge_deeplab.bench.compare import Comparison
+from edge_deeplab.bench.noise import held_back
 from edge_deeplab.bench.record import Conditions, Entry, Machine, Result, Snapshot, Summary
 
 Rows = Sequence[Sequence[str]]
@@ -138,9 +139,8 @@ def _conditions(c: Conditions) -> Iterator[tuple[str, str]]:
     for what, read in (("clock", _clock), ("temperature", _heat), ("load average", _load)):
         before, after = read(c.before), read(c.after)
         yield what, before if before == after else f"{before} before, {after} after"
-    throttled = {k: (c.before.throttled.get(k, 0), v) for k, v in c.after.throttled.items()}
-    risen = [f"{k} {a} -> {b}" for k, (a, b) in throttled.items() if b > a]
-    yield "throttling", ", ".join(risen) or ("none seen" if throttled else "not told by this system")
+    seen = [f"{k} {a} -> {b}" for k, (a, b) in held_back(c.before, c.after).items()]
+    yield "throttling", ", ".join(seen) or ("none seen" if c.after.throttled else "not told by this system")
     for key in dict.fromkeys((*c.before.extra, *c.after.extra)):
         a, b = c.before.extra.get(key, NONE), c.after.extra.get(key, NONE)
         yield key, a if a == b else f"{a} before, {b} after"

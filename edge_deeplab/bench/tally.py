@@ -151,7 +151,8 @@ class Tally:
             facts = {**self._facts, "input": tuple(self._facts["input"])}
             known = dataclasses.replace(known, **facts)
         if self.error is not None:
-            return dataclasses.replace(known, error=self.error)
+            # The file's name is known; the folder it lies in is nobody's business.
+            return dataclasses.replace(known, error=self.error.replace(self.contender.path, path.name))
         measured = dataclasses.replace(
             known,
             stages={

@@ -59,8 +59,8 @@ def test_its_state_and_throttling(smi: Path) -> None:
     assert found.temperatures == {"cpu": 50.0, "GPU": 61.0}
     assert found.extra["GPU clocks.sm"] == "1777 MHz"
     assert "GPU power.draw" not in found.extra
-    assert found.throttled["GPU held back by heat (hardware)"] == 1
-    assert found.throttled["GPU at its power limit"] == 0
+    assert found.throttled["GPU held back by heat (hardware) now"] == 1
+    assert found.throttled["GPU at its power limit now"] == 0
     assert len(found.throttled) == 3
     conditions = make_result().conditions
     marks = run_marks(type(conditions)(**{**vars(conditions), "after": found}))

@@ -76,6 +76,7 @@ def test_accuracy_is_the_shared_evaluation(toy: Path, tmp_path: Path, make_peopl
     assert found[1].accuracy == found[0].accuracy
     assert asked == [f"one on {split.name}"]  # threads change no mask
     assert "accuracy not measured" in found[2].marks[-1].text
+    assert str(tmp_path) not in found[2].marks[-1].text
     assert found[3].accuracy == ()
 
 
@@ -102,6 +103,22 @@ def test_other_classes_lose_no_timing(tmp_path: Path, make_people: MakePeople, t
     ).entries
     assert entry.stages == result.entries[0].stages
     assert "has 2 classes" in entry.marks[-1].text
+
+
+def test_a_library_that_breaks_loses_no_timing(
+    tmp_path: Path, make_people: MakePeople, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: object, frame: object) -> None:
+        raise RuntimeError("CUDA error:\nout of memory")
+
+    split = open_split(f"folder:{make_people(tmp_path / 'people', train=1, val=1)}", "val")
+    monkeypatch.setattr("edge_deeplab.bench.subject.Ours.segment", breaks)
+    result = make_result(make_entry("toy", [[1.0] * 5] * 4))
+    (entry,) = with_accuracy(
+        result, [Contender("toy", str(toy))], [split], lambda items, *, text: items
+    ).entries
+    assert entry.stages == result.entries[0].stages
+    assert entry.marks[-1].text == "accuracy not measured: RuntimeError: CUDA error: out of memory"
 
 
 # -- what was used ---------------------------------------------------------------------------------

@@ -69,7 +69,23 @@ def conditions(**changes: Any) -> Conditions:
         (conditions(others=0.3), "busy", "others took 30%"),
         (conditions(stolen=0.05), "busy", "hypervisor took 5%"),
         (conditions(after=snapshot(throttled={"cpu0": 3})), "throttled", "cpu0"),
-        (conditions(after=snapshot(cores=(Core(0, 1500.0), Core(1, 2000.0)))), "clock", "2000 to 1500 MHz"),
+        (conditions(after=snapshot(cores=(Core(0, 1500.0), Core(1, 1400.0)))), "clock", "2000 to 1500 MHz"),
+        (
+            conditions(
+                before=snapshot(cores=(Core(0, 900.0, 2400.0), Core(1, 900.0, 2400.0))),
+                after=snapshot(cores=(Core(0, 900.0, 2400.0), Core(1, 900.0, 1800.0))),
+            ),
+            "throttled",
+            "core 1 is held at 1800 MHz, 2400 before",
+        ),
+        (
+            conditions(
+                before=snapshot(throttled={"GPU at its power limit now": 1}),
+                after=snapshot(throttled={"GPU at its power limit now": 1}),
+            ),
+            "throttled",
+            "power limit",
+        ),
         (conditions(reference_ms=(1.0,) * 7 + (1.5,) * 3), "clock", "1.00 to 1.50 ms"),
         (conditions(after=snapshot(temperatures={"cpu": 91.0})), "hot", "cpu at 91"),
         (conditions(after=snapshot(power="battery 80 %, discharging")), "power", "on battery 80 %"),
@@ -96,6 +112,10 @@ def test_circumstances(found: Conditions, kind: str, words: str) -> None:
         pytest.param(
             conditions(affinity=(1,), after=snapshot(cores=(Core(0, 900.0), Core(1, 2000.0)))),
             id="another core fell asleep",
+        ),
+        pytest.param(
+            conditions(after=snapshot(cores=(Core(0, 2000.0), Core(1, 400.0)))),
+            id="one of the cores had nothing to do",
         ),
         pytest.param(conditions(reference_ms=(1.0, 9.0, 1.0)), id="too few to tell"),
     ],

@@ -9,13 +9,14 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_deeplab.bench import open_device
+from edge_deeplab.bench import open_device, session
 from edge_deeplab.bench.device import Progress, follow
 from edge_deeplab.bench.record import Contender, Job, Plan, Result, result_schema
 from edge_deeplab.bench.session import allowed_cpus, pinned, run_job
@@ -41,6 +42,8 @@ def test_a_run(ran: tuple[Result, list[Progress]], toy: Path) -> None:
     result, seen = ran
     one, two, bad = result.entries
     assert bad.error is not None and "damaged" in bad.error and not bad.stages
+    assert "/" not in bad.error  # folders have people's names in them
+    assert bad.error.startswith("bad.onnx ")
     for entry in (one, two):
         assert entry.error is None
         assert entry.stages["load"].count == entry.stages["first"].count == 2
@@ -123,6 +126,34 @@ def test_a_contender_that_dies_leaves_the_others(toy: Path, frames: tuple[str, .
     first, second = result.entries
     assert first.error is not None and "killed (signal 9)" in first.error
     assert second.error is None and second.stages["pipeline"].count >= 20
+
+
+def test_when_the_last_one_dies_nothing_was_measured(toy: Path, frames: tuple[str, ...]) -> None:
+    def kill(progress: Progress) -> None:
+        if progress.phase == "measure" and progress.done == 1:
+            with suppress(ValueError):  # dead already
+                os.kill(first_child(), 9)
+
+    with pytest.raises(UserError, match=r"nothing could be measured: toy: its process was killed"):
+        run_job(Job((Contender("toy", str(toy)),), QUICK, frames), kill)
+
+
+def test_the_state_after_is_that_of_the_last_turn(
+    toy: Path, frames: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of an idle machine: ``finish`` may load a model again, which takes seconds."""
+    seen: list[str] = []
+    look, ask = session.snapshot, session.Process.ask
+
+    def watched(self: session.Process, what: str, **told: Any) -> dict[str, Any]:
+        seen.append(what)
+        return ask(self, what, **told)
+
+    monkeypatch.setattr(session, "snapshot", lambda: (seen.append("snapshot"), look())[1])
+    monkeypatch.setattr(session.Process, "ask", watched)
+    run_job(Job((Contender("toy", str(toy)),), QUICK, frames), lambda _: None)
+    assert seen[0] == "snapshot"
+    assert seen[-3:] == ["single", "snapshot", "finish"]
 
 
 def first_child() -> int:

@@ -82,7 +82,7 @@ def compare(before: Result, after: Result, *, limit: float = 0.05) -> Comparison
         limit: Change that matters, as a share.
 
     Raises:
-        UserError: Other scenarios, or no contender in common.
+        UserError: Other scenarios, another camera or other batches, or no contender in common.
     """
     scenario = before.plan.scenario
     if after.plan.scenario != scenario:
@@ -90,6 +90,10 @@ def compare(before: Result, after: Result, *, limit: float = 0.05) -> Comparison
             f"one result is of the scenario {scenario}, the other of {after.plan.scenario}; "
             "compare results of one scenario"
         )
+    what = {"stream": "fps", "offline": "batch"}.get(scenario)
+    if what and getattr(before.plan, what) != getattr(after.plan, what):
+        a, b = getattr(before.plan, what), getattr(after.plan, what)
+        raise UserError(f"one result was measured with --{what} {a:g}, the other with {b:g}; use the same")
     stage, percent = MAIN_STAGE[scenario], PERCENT[scenario]
     old, new = ({e.name: e for e in r.entries if e.error is None} for r in (before, after))
     common = [name for name in old if name in new]
@@ -111,8 +115,9 @@ def _line(old: Entry, new: Entry, stage: str, percent: int, limit: float) -> Lin
     stage = stage if stage in old.stages and stage in new.stages else "inference"
     if stage not in old.stages or stage not in new.stages:
         raise UserError(f"{old.name}: the results have no stage in common")
-    before, after = (_percentile(e, stage, percent) for e in (old, new))
-    ratio = _ratio(old, new, stage, percent)
+    figure = _figure(old, new, stage, percent)
+    before, after = (getattr(e.stages[stage], figure) for e in (old, new))
+    ratio = _ratio(old, new, stage, after / before, percent)
     changes = {a.data: a.foreground_iou for a in old.accuracy}
     iou = {
         b.data: b.foreground_iou - was
@@ -120,12 +125,28 @@ def _line(old: Entry, new: Entry, stage: str, percent: int, limit: float) -> Lin
         if b.foreground_iou is not None and (was := changes.get(b.data)) is not None
     }
     notes = [] if stage != "inference" else ["inference only"]
+    notes += [] if figure == f"p{percent}" else [f"compared by the {figure}, which both have"]
+    notes += [f"{what}: {a} -> {b}" for what, (a, b) in _settings(old, new).items() if a != b]
     notes += ["another file"] if old.sha256 != new.sha256 else []
     notes += [f"{name}: {old.versions[name]} -> {v}" for name, v in new.versions.items()
               if old.versions.get(name, v) != v]  # fmt: skip
     for title, entry in (("A", old), ("B", new)):
         notes += [f"{title} is marked: {mark.text}" for mark in entry.marks]
     return Line(old.name, before, after, ratio, verdict(ratio, limit), iou, tuple(notes))
+
+
+def _settings(old: Entry, new: Entry) -> dict[str, tuple[object, object]]:
+    """What a contender was run with, by name: (in A, in B)."""
+    sizes = ["x".join(map(str, e.input)) for e in (old, new)]
+    return {
+        "threads": (old.threads or "all", new.threads or "all"),
+        "input": (sizes[0], sizes[1]),
+        **{
+            key: (old.used.get(key, "unknown"), new.used.get(key, "unknown"))
+            for key in dict.fromkeys((*old.used, *new.used))
+            if key not in ("threads", "GPU memory", "memory added")
+        },
+    }
 
 
 def verdict(ratio: Ratio, limit: float) -> Verdict:
@@ -139,9 +160,8 @@ def verdict(ratio: Ratio, limit: float) -> Verdict:
     return "undecided"
 
 
-def _ratio(old: Entry, new: Entry, stage: str, percent: int) -> Ratio:
+def _ratio(old: Entry, new: Entry, stage: str, value: float, percent: int) -> Ratio:
     """after / before with an interval of both parts; wide open where a tool gave no samples."""
-    value = _percentile(new, stage, percent) / _percentile(old, stage, percent)
     if stage not in old.samples or stage not in new.samples:
         return _from_summaries(old, new, stage, value)
     turns = [split_turns(e.samples[stage], e.turns) for e in (old, new)]
@@ -153,29 +173,34 @@ def _ratio(old: Entry, new: Entry, stage: str, percent: int) -> Ratio:
 
 def _from_summaries(old: Entry, new: Entry, stage: str, value: float) -> Ratio:
     """Without samples, the spread of single queries stands for that of a repetition: wide, but honest."""
-    a, b = ((s.std or 0.0) / s.mean if s.mean else 1.0 for s in (old.stages[stage], new.stages[stage]))
+    a, b = (
+        1.0 if s.std is None or not s.mean else s.std / s.mean for s in (old.stages[stage], new.stages[stage])
+    )
     apart = 1.96 * math.hypot(a, b)
     return Ratio(value, value / (1 + apart), value * (1 + apart))
 
 
-def _percentile(entry: Entry, stage: str, percent: int) -> float:
-    s = entry.stages[stage]
-    value = s.p90 if percent == 90 else s.p50
-    value = value if value is not None else s.p50 if s.p50 is not None else s.mean
-    if value is None:
-        raise UserError(f"{entry.name} has no figure for {stage}")
-    return value
+def _figure(old: Entry, new: Entry, stage: str, percent: int) -> str:
+    """The percentile that is compared, or the next figure that both have."""
+    for name in (f"p{percent}", "p50", "mean"):
+        if all(getattr(e.stages[stage], name) is not None for e in (old, new)):
+            return name
+    raise UserError(f"{old.name}: the results have no figure for {stage} in common")
 
 
 def differences(before: Result, after: Result) -> tuple[str, ...]:
     """What makes two runs no repetition of each other."""
     found = []
-    for name in ("device", "board", "soc", "cpu", "cores", "gpu"):
+    for name in ("device", "board", "soc", "cpu", "cores", "gpu", "system"):
         a, b = getattr(before.machine, name), getattr(after.machine, name)
         if a != b:
             found.append(f"{name}: {a or 'unknown'} against {b or 'unknown'}")
     if before.frame != after.frame:
         found.append(f"frame: {before.frame[1]}x{before.frame[0]} against {after.frame[1]}x{after.frame[0]}")
+    pins = [r.conditions.affinity if r.conditions.pinned else () for r in (before, after)]
+    if pins[0] != pins[1]:
+        a, b = (",".join(map(str, cores)) or "not pinned" for cores in pins)
+        found.append(f"cores: {a} against {b}")
     for name, a in before.machine.versions.items():
         b = after.machine.versions.get(name, "none")
         if a != b:

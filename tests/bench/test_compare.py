@@ -115,6 +115,48 @@ def test_other_scenarios_are_refused(rng: np.random.Generator) -> None:
         compare(before, replace(after, plan=Plan("stream")))
 
 
+def test_another_camera_and_other_batches_are_refused(rng: np.random.Generator) -> None:
+    """Batches of twice the frames take twice the time, which makes nothing slower."""
+    for plan, other, words in (
+        (Plan("offline", batch=4), Plan("offline", batch=8), "with --batch 4, the other with 8"),
+        (Plan("stream", fps=30.0), Plan("stream", fps=15.0), "with --fps 30, the other with 15"),
+    ):
+        before, after = (replace(make_result(), plan=p) for p in (plan, other))
+        with pytest.raises(UserError, match=words):
+            compare(before, after)
+
+
+def test_other_settings_are_told(rng: np.random.Generator) -> None:
+    def run(threads: int | None, pinned: bool, **changes: object) -> Result:
+        found = make_result(make_entry("m", quiet_turns(rng, 10.0), threads=threads, **changes))
+        return replace(found, conditions=replace(found.conditions, affinity=(2, 3), pinned=pinned))
+
+    found = compare(
+        run(1, False, used={"delegate": "XNNPACK", "threads": "1"}),
+        run(None, True, used={"delegate": "none", "threads": "all"}, input=(32, 48)),
+    )
+    (line,) = found.lines
+    assert {"threads: 1 -> all", "input: 64x96 -> 32x48", "delegate: XNNPACK -> none"} <= set(line.notes)
+    assert "cores: not pinned against 2,3" in found.differences
+    same = compare(run(1, True), run(1, True))
+    assert (same.lines[0].notes, same.differences) == ((), ())
+
+
+def test_the_same_figure_is_compared_on_both_sides() -> None:
+    """Old versions of a tool tell a mean, newer ones percentiles too."""
+
+    def told(**figures: float | None) -> Result:
+        entry = make_entry("m", [[1.0]])
+        stages = {"inference": Summary(50, 10.0, **figures)}
+        return make_result(replace(entry, stages=stages, samples={}, turns=()))
+
+    (line,) = compare(told(std=0.1), told(std=0.1, p50=7.0)).lines
+    assert (line.before, line.after, line.ratio.value) == (10.0, 10.0, 1.0)
+    assert "compared by the mean, which both have" in line.notes
+    (line,) = compare(told(p50=7.0), told(p50=9.0)).lines
+    assert line.verdict == "undecided"  # nobody told how much it varies
+
+
 def test_summaries_of_a_tool_are_compared_with_their_spread() -> None:
     """As adb and trtexec give them: inference alone, no samples."""
 

@@ -229,7 +229,8 @@ def _throttled() -> dict[str, int]:
 
 def _power() -> str | None:
     for supply in sorted(Path("/sys/class/power_supply").glob("*")):
-        if _text(supply / "type").strip() == "Battery":
+        # A mouse or a headset has the scope "Device".
+        if _text(supply / "type").strip() == "Battery" and _text(supply / "scope").strip() != "Device":
             state = _text(supply / "status").strip().lower() or "unknown"
             charge = _text(supply / "capacity").strip()
             return f"battery {charge} %, {state}" if charge else f"battery, {state}"

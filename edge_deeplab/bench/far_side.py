@@ -50,7 +50,7 @@ class FarSide:
         self._folder_told = folder_told
         self._writing = threading.Lock()
         self._ending = threading.Lock()
-        self._heard = time.time()
+        self._heard = time.monotonic()
         self._silence = SILENCE
         self._folder = ""
         self._over = False
@@ -67,7 +67,7 @@ class FarSide:
             line = self._requests.readline()
             if not line:
                 self.end(1)
-            self._heard = time.time()
+            self._heard = time.monotonic()
             request = json.loads(line.decode())
             what = getattr(self, "do_" + request["do"])
             try:
@@ -188,8 +188,8 @@ class FarSide:
     def _clean(self) -> None:
         for process in list(self._running.values()):
             _signal_group(process, signal.SIGTERM)
-        end = time.time() + GRACE
-        while time.time() < end and any(p.poll() is None for p in list(self._running.values())):
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and any(p.poll() is None for p in list(self._running.values())):
             time.sleep(0.02)
         for process in list(self._running.values()):
             _signal_group(process, signal.SIGKILL)
@@ -198,7 +198,7 @@ class FarSide:
 
     def _watch(self) -> None:
         parent = os.getppid()
-        while time.time() - self._heard < self._silence and os.getppid() == parent:
+        while time.monotonic() - self._heard < self._silence and os.getppid() == parent:
             time.sleep(min(1.0, self._silence / 4))
         self.end(1)
 
@@ -228,7 +228,7 @@ class FarSide:
             block = self._requests.read(min(count, CHUNK))
             if not block:
                 self.end(1)
-            self._heard = time.time()
+            self._heard = time.monotonic()
             parts.append(block)
             count -= len(block)
         return b"".join(parts)

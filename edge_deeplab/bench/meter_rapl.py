@@ -26,9 +26,10 @@ class Rapl(Meter):
     @classmethod
     def open(cls) -> Rapl | None:
         """None without the interface or the permission to read it."""
-        # intel-rapl:0 is a package; intel-rapl:0:0 is a part of it and would count twice.
-        packages = [p for p in sorted(FOLDER.glob("intel-rapl:*")) if p.name.count(":") == 1]
+        # What lies in a package, or around all of them (psys), would count twice.
         try:
+            domains = sorted(FOLDER.glob("intel-rapl:*"))
+            packages = [p for p in domains if (p / "name").read_text().startswith("package")]
             return cls(packages) if packages else None
         except (OSError, ValueError):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_throttle_counters(elsewhere: dict[str, str]) -> None:
     assert snapshot().throttled["cpu3 throttle count"] == 17
 
 
+def test_the_battery_of_a_mouse_is_not_the_machine_s(
+    elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supplies = Path("/sys/class/power_supply")
+    monkeypatch.setattr(Path, "glob", lambda self, _: [supplies / "hidpp_battery_0"])
+    battery = {"type": "Battery", "status": "Discharging", "capacity": "55", "scope": "Device"}
+    elsewhere.update({f"{supplies}/hidpp_battery_0/{name}": text for name, text in battery.items()})
+    assert snapshot().power is None
+    elsewhere[f"{supplies}/hidpp_battery_0/scope"] = "System\n"
+    assert snapshot().power == "battery 55 %, discharging"
+
+
 def test_others_are_what_is_left_of_the_busy_time(elsewhere: dict[str, str]) -> None:
     """In 2 s core 0 was busy for 1.1 s, ours took 0.5 of them, and 0.4 s were stolen."""
     neighbours = Neighbours([0])
@@ -120,6 +133,7 @@ def package(tmp_path: Path) -> Callable[[int], Path]:
     folder = tmp_path / "intel-rapl:0"
     folder.mkdir()
     (folder / "max_energy_range_uj").write_text("1000000\n")
+    (folder / "name").write_text("package-0\n")
 
     def count(microjoules: int) -> Path:
         (folder / "energy_uj").write_text(f"{microjoules}\n")
@@ -134,6 +148,22 @@ def test_rapl_adds_up_and_survives_its_overflow(package: Callable[[int], Path]) 
     assert meter.joules() == pytest.approx(0.05)
     package(50_000)  # past 1,000,000 it starts at 0 again
     assert meter.joules() == pytest.approx(0.15)
+
+
+def test_rapl_counts_nothing_twice(
+    package: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A laptop tells of the whole platform (psys) beside the package, and of the cores in it."""
+    monkeypatch.setattr("edge_deeplab.bench.meter_rapl.FOLDER", tmp_path)
+    package(0)
+    for number, name in (("1", "psys"), ("0:0", "core")):
+        shutil.copytree(tmp_path / "intel-rapl:0", tmp_path / f"intel-rapl:{number}")
+        (tmp_path / f"intel-rapl:{number}" / "name").write_text(f"{name}\n")
+    meter = Rapl.open()
+    assert meter is not None
+    for folder in tmp_path.iterdir():
+        (folder / "energy_uj").write_text("500000\n")
+    assert meter.joules() == pytest.approx(0.5)
 
 
 def test_without_a_meter_there_is_no_energy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

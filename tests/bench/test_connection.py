@@ -45,6 +45,18 @@ def test_far_side_is_old_python() -> None:
     assert "annotations" not in source.partition("import errno")[0]
 
 
+def test_a_clock_that_is_set_ends_nothing(there: Path, tmp_path: Path) -> None:
+    """A board without a clock of its own learns the time minutes after it started, and jumps by years."""
+    boot = tmp_path / "boot.py"
+    boot.write_text(
+        "import time\nbegin = time.monotonic()\n"
+        "time.time = lambda: 0.0 if time.monotonic() - begin < 0.5 else 1.8e9\n" + BOOT
+    )
+    with Connection([sys.executable, "-u", str(boot)], silence=8.0) as link:
+        link.hello(parent=str(there))
+        assert list(link.run(["sh", "-c", "sleep 3; echo still here"])) == ["still here"]
+
+
 def test_greeting(there: Path) -> None:
     content = Path(far_side.__file__).read_bytes()
     with Connection(HERE) as link:

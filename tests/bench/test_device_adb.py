@@ -179,7 +179,7 @@ def test_machine_and_conditions(connect: Connect, job: Job, tmp_path: Path) -> N
     assert before.temperatures["BIG"] == 41.5 and "unused" not in before.temperatures
     assert before.temperatures["battery"] == 32.6 and before.temperatures["GPU"] == 61.000004
     assert before.power == "USB, battery 84 %"
-    assert before.throttled == {"thermal-cpufreq-1 0": 0, "thermal status": 0}
+    assert before.throttled == {"thermal-cpufreq-1 0 now": 0, "thermal status": 0}
     assert before.load == 1.52
 
 

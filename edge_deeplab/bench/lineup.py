@@ -49,9 +49,10 @@ def lineup(models: Sequence[str], peers: Sequence[str], variants: Variants) -> t
         variants: Threads, sizes, providers and modes that multiply the models.
 
     Raises:
-        UserError: No such model or peer, or an option is malformed.
+        UserError: No such model or peer, or an option is malformed or fits none of the models.
     """
     files = list(dict.fromkeys(path for model in models for path in files_of(model)))
+    _check_options({path.suffix for path in files}, variants)
     found = [one for path in files for one in _variants(path, variants)]
     for text in peers:
         theirs = peer(text)
@@ -129,6 +130,19 @@ def _peer_input(base: PeerInput, given: dict[str, str], text: str) -> PeerInput:
     made = replace(base, **changes)
     reader(made.output, True, (1, 1))
     return made
+
+
+def _check_options(suffixes: set[str], variants: Variants) -> None:
+    """An option that no model listens to is a mistake, not a wish."""
+    for option, value, suffix in (
+        ("--provider", variants.providers, ".onnx"),
+        ("--torch", variants.modes, ".safetensors"),
+        ("--torch-device", variants.torch_device, ".safetensors"),
+    ):
+        if value and suffix not in suffixes:
+            raise UserError(f"{option} has no effect without a {suffix} file among the models: leave it away")
+    if variants.sizes and not suffixes:
+        raise UserError("--size has no effect on peers: leave it away")
 
 
 # -- names ---------------------------------------------------------------------------------------

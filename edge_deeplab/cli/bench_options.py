@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edge_deeplab.cli.arguments import positive, size
+from edge_deeplab.errors import UserError
 
 Value = TypeVar("Value")
 
@@ -124,6 +125,58 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P%",
         help="compare: exit with 1 when something is slower by more than this (5%%) or does not run any more",
     )
+
+
+# -- options beside each other ---------------------------------------------------------------------
+
+
+def refuse_without_effect(args: argparse.Namespace) -> None:
+    """Refuse options that were given and change nothing, before anything is measured.
+
+    Raises:
+        UserError: They are named, with what would give each an effect.
+    """
+    first = args.models[0] if args.models else ""
+    given = _given(args)
+    if first in ("compare", "report"):
+        kept = {"compare": {"fail_above", "output", "json"}, "report": {"output", "json"}}[first]
+        without = dict.fromkeys(given - kept, f"in bench {first}")
+    else:
+        without = {name: reason for name, reason in _reasons(args).items() if name in given}
+    if without:
+        words = [f"--{name.replace('_', '-')} has no effect {why}" for name, why in sorted(without.items())]
+        raise UserError("; ".join(words) + ": leave it away")
+
+
+def _reasons(args: argparse.Namespace) -> dict[str, str]:
+    """Options that have no effect in a measurement -> why."""
+    from edge_deeplab.bench.device import devices
+
+    scheme = args.device.partition(":")[0]
+    found = {"fail_above": "without compare"}
+    if args.scenario != "stream":
+        found["fps"] = "without --scenario stream"
+    if args.scenario != "offline":
+        found["batch"] = "without --scenario offline"
+    if not args.data:
+        found |= dict.fromkeys(("split", "data_limit"), "without --data")
+    for name, kind in devices().items():
+        if name != scheme:
+            own = argparse.ArgumentParser()
+            kind.arguments(own.add_argument_group())
+            found |= dict.fromkeys(vars(own.parse_args([])), f"without --device {name}")
+    if scheme == "adb" or (scheme == "ssh" and args.trtexec):
+        tool = "benchmark_model" if scheme == "adb" else "trtexec"
+        found |= dict.fromkeys(("frame", "frames", "loads"), f"with {tool}, which times inference alone")
+    return found
+
+
+def _given(args: argparse.Namespace) -> set[str]:
+    """Options whose values are not the default ones."""
+    plain = argparse.ArgumentParser()
+    arguments(plain)
+    defaults = vars(plain.parse_args([]))
+    return {name for name, value in defaults.items() if name != "models" and getattr(args, name) != value}
 
 
 # -- types of arguments ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.bench_options import arguments
+from edge_deeplab.cli.bench_options import arguments, refuse_without_effect
 
 if TYPE_CHECKING:
     from edge_deeplab.bench.record import Plan, Result
@@ -16,6 +16,7 @@ MLPERF = {"min_queries": 1024, "min_seconds": 60.0, "rounds": 60}
 
 
 def _run(args: argparse.Namespace) -> int:
+    refuse_without_effect(args)
     first = args.models[0] if args.models else ""
     action: Callable[[argparse.Namespace], int] = {"compare": _compare, "report": _report}.get(
         first, _measure
@@ -131,11 +132,14 @@ def _writable(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from edge_deeplab.errors import UserError
+    from edge_deeplab.files import check_writable
 
     if args.output and Path(args.output).exists() and not Path(args.output).is_dir():
         raise UserError(f"--output {args.output} is a file; give a folder")
     if args.json and Path(args.json).is_dir():
         raise UserError(f"--json {args.json} is a folder; give a file name")
+    for path in [args.json] * bool(args.json) + [Path(args.output or "") / "bench.html"] * bool(args.output):
+        check_writable(path)
 
 
 def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:

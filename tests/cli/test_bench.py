@@ -141,6 +141,16 @@ def test_the_preset_asks_for_mlperfs_lengths() -> None:
         (["report"], ["report takes results"]),
         (["report", "a.json", "b.json", "--json", "c.json"], ["writes none"]),
         (["TOY", "--fail-above", "much"], ["no percentage"]),
+        (["TOY", "--fail-above", "5%"], ["--fail-above has no effect without compare: leave it away"]),
+        (["TOY", "--fps", "15"], ["--fps has no effect without --scenario stream"]),
+        (["TOY", "--scenario", "stream", "--batch", "2"], ["--batch has no effect without"]),
+        (["TOY", "--split", "test", "--data-limit", "2"], ["--data-limit", "; --split has no effect"]),
+        (["TOY", "--engine", "--trtexec"], ["--engine has no effect without --device ssh; --trtexec"]),
+        (["TOY", "--cores", "big"], ["--cores has no effect without --device adb"]),
+        (["TOY", "--torch", "eager"], ["--torch has no effect without a .safetensors file"]),
+        (["TOY", "--torch-device", "cuda"], ["--torch-device has no effect without a .safetensors file"]),
+        (["compare", "a.json", "b.json", "--threads", "2"], ["--threads has no effect in bench compare"]),
+        (["report", "a.json", "--fail-above", "5"], ["--fail-above has no effect in bench report"]),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -163,10 +173,18 @@ def test_a_mistake_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_that_cannot_be_written_are_told_before_measuring(run: Run, toy: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_places_that_cannot_be_written_are_told_before_measuring(
+    run: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("x")
     run("bench", toy, "--output", tmp_path / "file", *QUICK).refused("is a file; give a folder")
     run("bench", toy, "--json", tmp_path, *QUICK).refused("is a folder; give a file name")
+    measured: list[object] = []
+    monkeypatch.setattr("edge_deeplab.bench.device_local.Local.measure", lambda *_: measured.append(1))
+    run("bench", toy, "--json", "/proc/none/r.json", *QUICK).refused("cannot write /proc/none/r.json")
+    run("bench", toy, "--output", "/proc/none", *QUICK).refused("cannot write /proc/none")
+    assert measured == []
 
 
 def test_a_full_disk_leaves_nothing(

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from edge_deeplab.cli import Command
-from edge_deeplab.cli.arguments import add_runtime_options, open_from
+from edge_deeplab.cli.arguments import add_runtime_options, open_from, port
 
 if TYPE_CHECKING:
     from edge_deeplab.demos.web.app import Site
@@ -21,24 +21,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: this computer only)"
     )
     parser.add_argument(
-        "--port", type=_port, default=PORT, help=f"default: {PORT}; 0 takes a free one and prints it"
+        "--port", type=port, default=PORT, help=f"default: {PORT}; 0 takes a free one and prints it"
     )
     parser.add_argument("--open", action="store_true", help="open the page in the default browser")
     parser.add_argument(
         "--server-runtime",
         action="store_true",
-        help="run MODEL, any artefact, in this process and send frames to it; --threads, --provider and "
-        "--device are for it",
+        help="run MODEL, any artefact, in this process and send frames to it; --threads, --provider, "
+        "--delegate and --device are for it",
     )
     parser.add_argument("--certificate", metavar="PEM", help="serve https: certificate chain")
     parser.add_argument("--key", metavar="PEM", help="serve https: private key")
     add_runtime_options(parser)
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number up to 65535")
-    return int(text)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -50,6 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     with needs("web"):
         from edge_deeplab.demos.web.app import is_loopback, server
 
+    _check_runtime(args)
     _check_certificate(args.certificate, args.key)
     token = None if is_loopback(args.host) else secrets.token_urlsafe(16)
     site = _site(args, token)
@@ -67,6 +62,14 @@ def _run(args: argparse.Namespace) -> int:
         webbrowser.open(url)
     server(site, certificate=args.certificate, key=args.key).run(sockets=[listening])
     return 0
+
+
+def _check_runtime(args: argparse.Namespace) -> None:
+    from edge_deeplab.errors import UserError
+
+    for name in ("threads", "provider", "delegate", "device"):
+        if getattr(args, name) and not args.server_runtime:
+            raise UserError(f"--{name} is for --server-runtime; a browser runs the model in its own way")
 
 
 def _check_certificate(certificate: str | None, key: str | None) -> None:

@@ -16,6 +16,8 @@
 | 429 | more requests from one address than allowed; ``Retry-After`` says when to come back |
 | 503 | more requests in hand, or more connections, than allowed |
 
+Who does not read what was answered is hung up on.
+
 It listens on this computer only unless told otherwise. Towards the internet put a reverse proxy in front
 on the same computer for TLS; it must send ``X-Forwarded-For``, or all clients share one rate.
 """
@@ -37,6 +39,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edge_deeplab.cli.arguments import port, positive
 from edge_deeplab.composite import cut_out
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.imaging import Frame, decode_image, encode_image
@@ -69,6 +72,7 @@ class Limits:
         pixels: Of one picture, known from its head before it is unpacked.
         head_seconds: From a connection, or the answer before, to the end of a request's headers.
         upload_seconds: From there to the last byte.
+        answer_seconds: For a client to take its answer, beyond ``head_seconds``.
         rate, burst: Requests a second from one address, and how many may come at once.
         connections: Open at the same time, all clients together.
         waiting: Requests in hand; times ``bytes`` it is the memory that uploads can take.
@@ -79,6 +83,7 @@ class Limits:
     pixels: int = 24_000_000
     head_seconds: float = 10.0
     upload_seconds: float = 10.0
+    answer_seconds: float = 20.0
     rate: float = 20.0
     burst: int = 100
     connections: int = 512
@@ -235,9 +240,10 @@ def _check_head(data: bytes, limits: Limits) -> None:
 
 
 class Punctual(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for headers as long as the client likes."""
+    """uvicorn's HTTP/1.1, which by itself waits as long as clients like: for headers, and to be listened to."""
 
     head_seconds: float
+    answer_seconds: float
 
     _alarm: asyncio.TimerHandle | None = None
 
@@ -264,16 +270,21 @@ class Punctual(H11Protocol):
         self._alarm = self.loop.call_later(self.head_seconds, self._hang_up_after, request)
 
     def _hang_up_after(self, request: object) -> None:
-        if self.cycle is request and not self.transport.is_closing():
+        if self.cycle is not request:
+            return
+        if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
             self.transport.close()
+        # Closed is not gone: what was answered is kept until the client has read it, which it may never do.
+        self._alarm = self.loop.call_later(self.answer_seconds, self.transport.abort)
 
 
 def create_server(
     app: FastAPI, limits: Limits, *, host: str = "127.0.0.1", port: int = 8000, log_level: str = "info"
 ) -> uvicorn.Server:
     """uvicorn as this service wants it: no WebSockets, clients on the clock, a bound on connections."""
-    protocol = type("Punctual", (Punctual,), {"head_seconds": limits.head_seconds})
+    times = {"head_seconds": limits.head_seconds, "answer_seconds": limits.answer_seconds}
+    protocol = type("Punctual", (Punctual,), times)
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -294,9 +305,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="picture in, mask out, over HTTP")
     parser.add_argument("--model", default="portrait", help="a shipped name or an artefact")
     parser.add_argument("--host", default="127.0.0.1", help="default: this computer only")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of one inference")
-    parser.add_argument("--workers", type=int, default=Limits.workers, help="pictures at the same time")
+    parser.add_argument("--port", type=port, default=8000, help="default: 8000")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of one inference")
+    parser.add_argument("--workers", type=positive, default=Limits.workers, help="pictures at the same time")
     args = parser.parse_args()
     cv2.setNumThreads(1)  # the pool is what runs side by side
     limits = Limits(workers=args.workers)

@@ -71,6 +71,12 @@ def test_a_checkpoint_needs_the_server_runtime(capsys: pytest.CaptureFixture[str
     assert "edge-deeplab export" in said
 
 
+@pytest.mark.parametrize("flag", ["--threads 2", "--provider cpu", "--delegate none", "--device cpu"])
+def test_what_the_browser_would_not_hear_of(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    name, value = flag.split()
+    assert f"{name} is for --server-runtime" in refused(capsys, name, value)
+
+
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no model 'nothing'" in refused(capsys, "--model", "nothing")
 

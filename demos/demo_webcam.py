@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.snapshot:
         check_picture(args.snapshot)
-    view = view_from(args)
+    view = view_from(args, keys=not args.headless)
     settings = Settings(args.mirror, not args.no_smooth, not args.no_refine, args.every, args.wait)
     with ExitStack() as stack:
         stack.enter_context(quiet())  # we say ourselves when a stream gives nothing

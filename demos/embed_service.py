@@ -240,7 +240,7 @@ def _check_head(data: bytes, limits: Limits) -> None:
 
 
 class Punctual(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits as long as clients like: for headers, and to be listened to."""
+    """uvicorn's HTTP/1.1, which by itself waits as long as clients like, for headers and to be read."""
 
     head_seconds: float
     answer_seconds: float

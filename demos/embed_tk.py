@@ -16,6 +16,7 @@ from tkinter import filedialog, ttk
 
 import cv2
 
+from edge_deeplab.composite import cut_out
 from edge_deeplab.demos.options import MODES
 from edge_deeplab.demos.views import View, open_background
 from edge_deeplab.errors import UserError
@@ -43,7 +44,7 @@ class Desktop:
         self._model = model
         self._view = View("blur", open_background("sky"))
         self._wanted: queue.Queue[str | None] = queue.Queue()
-        self._answers: queue.Queue[tuple[Frame, Floats] | UserError] = queue.Queue()
+        self._answers: queue.Queue[tuple[Frame, Floats] | Exception] = queue.Queue()
         self._frame: Frame | None = None
         self._alpha: Floats | None = None
         self._photo = tkinter.PhotoImage(master=root, width=ROOM[0], height=ROOM[1])
@@ -58,11 +59,12 @@ class Desktop:
         self._wanted.put(path)
 
     def save(self, path: str) -> None:
-        """Write what is shown."""
-        if self.result is None or not path:
+        """Write what is shown; a cut-out without the squares behind it."""
+        if self._frame is None or self._alpha is None or self.result is None or not path:
             return
+        transparent = self._view.mode == "cutout" and path.lower().endswith((".png", ".webp"))
         try:
-            write_image(path, self.result)
+            write_image(path, cut_out(self._frame, self._alpha) if transparent else self.result)
             self.message.set(f"saved {path}")
         except UserError as error:
             self.message.set(str(error))
@@ -81,7 +83,7 @@ class Desktop:
                 frame = read_image(path)
                 alpha = Matte().update(frame, self._model.segment(frame).logits)
                 self._answers.put((frame, alpha))
-            except UserError as error:
+            except Exception as error:  # noqa: BLE001 (for the window to say; this thread must go on)
                 self._answers.put(error)
 
     # -- the main thread -----------------------------------------------------------------------
@@ -111,7 +113,7 @@ class Desktop:
         """Fetch what the model's thread has finished; Tk calls this again and again."""
         while not self._answers.empty():
             answer = self._answers.get()
-            if isinstance(answer, UserError):
+            if isinstance(answer, Exception):
                 self.message.set(str(answer))
             else:
                 self._frame, self._alpha = answer
@@ -133,15 +135,20 @@ class Desktop:
         self._photo.configure(data=data, format="ppm", width=size[0], height=size[1])
 
 
-def main() -> None:
+def main() -> int:
     """Run the program."""
-    root = tkinter.Tk()
-    with open_model("portrait") as model:
-        desktop = Desktop(root, model.warmup())
-        if len(sys.argv) > 1:
-            desktop.open(sys.argv[1])
-        root.mainloop()
+    try:
+        root = tkinter.Tk()
+        with open_model("portrait") as model:
+            desktop = Desktop(root, model.warmup())
+            if len(sys.argv) > 1:
+                desktop.open(sys.argv[1])
+            root.mainloop()
+    except (UserError, tkinter.TclError) as error:  # no model, no screen
+        print(f"embed_tk: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -41,9 +41,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="for replace: a picture, a film, or a colour (a name, or RRGGBB as in 00b140)",
     )
-    parser.add_argument(
-        "--strength", type=strength, default=1.0, metavar="X", help="of the blur, 0.1 to 5; default: 1"
-    )
+    parser.add_argument("--strength", type=strength, metavar="X", help="of the blur, 0.1 to 5; default: 1")
     parser.add_argument(
         "--no-refine", action="store_true", help="leave the mask's edges as the network drew them"
     )
@@ -62,12 +60,25 @@ def add_motion_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def view_from(args: argparse.Namespace) -> View:
-    """The view that the options ask for."""
-    from edge_deeplab.demos.views import View, open_background
+def view_from(args: argparse.Namespace, *, keys: bool = False) -> View:
+    """The view that the options ask for.
 
-    background = open_background(args.background or "sky")
-    view = View("replace" if args.background else "blur", background, args.strength)
-    if args.mode:
-        view.mode = args.mode
+    Args:
+        args: With the arguments of :func:`add_view_options`.
+        keys: The mode can be changed afterwards, so that settings of other modes are of use.
+
+    Raises:
+        UserError: The background cannot be read, or a setting is for another mode.
+    """
+    from edge_deeplab.demos.views import View, open_background
+    from edge_deeplab.errors import UserError
+
+    effect = "replace" if args.background else "blur"
+    mode = args.mode or effect
+    for name, used_by in (("background", "replace"), ("strength", "blur")):
+        shown = effect if mode == SIDE_BY_SIDE else mode
+        if getattr(args, name) and shown != used_by and not keys:
+            raise UserError(f"--{name} is for --mode {used_by}, not for {shown}")
+    view = View(effect, open_background(args.background or "sky"), args.strength or 1.0)
+    view.mode = mode
     return view

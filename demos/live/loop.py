@@ -179,13 +179,14 @@ class Live:
         return False
 
     def _segment(self) -> None:
-        matte, made_for = Matte(), (True, True)
+        matte, made_for = Matte(), (True, True, False)
         before, since = 0.0, 0
         while (shot := self._shots.take()) is not None and not self._stop.is_set():
-            wanted = (self.settings.smooth, self.settings.refine)
-            if wanted != made_for:
-                matte, made_for = Matte(smooth=wanted[0], refine=wanted[1]), wanted
-            frame: Frame = cv2.flip(shot.frame, 1) if self.settings.mirror else shot.frame  # type: ignore[assignment]
+            settings = self.settings
+            smooth, refine, mirror = wanted = (settings.smooth, settings.refine, settings.mirror)
+            if wanted != made_for:  # what it remembers of the other side would be wrong
+                matte, made_for = Matte(smooth=smooth, refine=refine), wanted
+            frame: Frame = cv2.flip(shot.frame, 1) if mirror else shot.frame  # type: ignore[assignment]
             since += 1
             times: Times | None = None
             begin = time.perf_counter()

@@ -72,6 +72,8 @@ class Camera(Source):
         self._text, self._size, self._rate = text, size, rate
         self._capture = cv2.VideoCapture()
         self._first: Frame | None = None
+        self.has_end = False
+        """What is behind a URL is a film, as long as it is, and no stream."""
         if not self.reopen():
             raise UserError(f"no picture from {self.title}: {_advice(text)}")
 
@@ -83,6 +85,7 @@ class Camera(Source):
         for key, value in self._wishes():
             self._capture.set(key, value)
         self.rate = _sane(self._rate or self._capture.get(cv2.CAP_PROP_FPS))
+        self.has_end = "://" in self._text and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 1
         self._first = self._grab()
         return self._first is not None
 
@@ -116,15 +119,15 @@ class Film(Source):
     """A video file, played at its own pace as if it were a camera.
 
     Args:
-        path: Anything FFmpeg reads.
+        path: Anything FFmpeg reads, or its URL.
         rate: Frames per second; by default the film's own.
         loop: Begin again at the end.
     """
 
-    def __init__(self, path: Path, *, rate: float | None = None, loop: bool = False) -> None:
+    def __init__(self, path: Path | str, *, rate: float | None = None, loop: bool = False) -> None:
         super().__init__(str(path))
         with quiet():
-            self._capture = cv2.VideoCapture(str(path))
+            self._capture = _capture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"cannot read {path}: no film that OpenCV can decode")
         self.rate = rate or _sane(self._capture.get(cv2.CAP_PROP_FPS))
@@ -213,18 +216,25 @@ def open_source(
         loop: Films and folders: begin again at the end.
 
     Raises:
-        UserError: It cannot be opened.
+        UserError: It cannot be opened, or has no use for what is asked.
     """
     if text.isdigit() or text.startswith("/dev/") or "://" in text or _is_pipeline(text):
-        return Camera(text, size=size, rate=rate)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return Pictures(path, rate=rate, loop=loop)
-    if not path.is_file():
+        camera = Camera(text, size=size, rate=rate)
+        if not camera.has_end and not loop:
+            return camera
+        camera.close()
+        if not camera.has_end:
+            raise UserError(f"--loop is for films and folders; {camera.title} has no beginning")
+    elif not Path(text).expanduser().exists():
         raise UserError(
             f"no source {text!r}: neither a camera's number, a file, a folder nor a URL like rtsp://..."
         )
-    return Film(path, rate=rate, loop=loop)
+    if size:
+        raise UserError(f"--camera-size is for cameras; {text} has the size it has")
+    if "://" in text:
+        return Film(text, rate=rate, loop=loop)  # a camera's reader would take all of it at once
+    path = Path(text).expanduser()
+    return Pictures(path, rate=rate, loop=loop) if path.is_dir() else Film(path, rate=rate, loop=loop)
 
 
 def _is_pipeline(text: str) -> bool:

@@ -33,7 +33,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(example: str, *arguments: object, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"edge_deeplab.demos.{example}", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
 
 
 def read(path: Path) -> Frame:
@@ -88,7 +88,7 @@ def screen() -> Iterator[str]:
     server.wait(timeout=20)
 
 
-def test_window(screen: str, toy: Path, tmp_path: Path) -> None:
+def test_window(screen: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tkinter = pytest.importorskip("tkinter", reason="this Python has no Tk")
     embed_tk = pytest.importorskip("edge_deeplab.demos.embed_tk")
     bright = np.full((90, 120, 3), 20, np.uint8)
@@ -97,7 +97,7 @@ def test_window(screen: str, toy: Path, tmp_path: Path) -> None:
     root = tkinter.Tk(screenName=screen)
 
     def until(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not condition() and time.monotonic() < deadline:
             root.update()
             time.sleep(0.01)
@@ -120,11 +120,29 @@ def test_window(screen: str, toy: Path, tmp_path: Path) -> None:
         until(lambda: "no such file" in desktop.message.get())
         desktop.save(str(tmp_path / "x.nonsense"))
         assert "cannot write" in desktop.message.get()
+        desktop.mode.set("cutout")
+        desktop.show()
+        desktop.save(str(tmp_path / "cutout.png"))
+        monkeypatch.setattr(embed_tk, "read_image", lambda _: 1 / 0)  # a bug, said aloud
+        desktop.open(str(tmp_path / "photo.png"))
+        until(lambda: "division by zero" in desktop.message.get())
         desktop.close()
+    cutout = read(tmp_path / "cutout.png")
+    assert cutout.shape == (90, 120, 4)
+    assert cutout[45, 10, 3] < 30 < 220 < cutout[45, 110, 3]
     mask = read(tmp_path / "mask.png")
     assert mask.shape[:2] == (90, 120)
     assert mask[45, 10].max() < 30 < 220 < mask[45, 110].min()
     assert not (tmp_path / "early.png").exists()
+
+
+def test_a_window_without_a_screen(tmp_path: Path) -> None:
+    pytest.importorskip("tkinter", reason="this Python has no Tk")
+    nowhere = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = run("embed_tk", cwd=tmp_path, env=nowhere)
+    assert done.returncode == 2
+    assert done.stderr.startswith("embed_tk: ")
+    assert done.stderr.count("\n") == 1
 
 
 # -- the camera ------------------------------------------------------------------------------------
@@ -178,7 +196,7 @@ def test_the_pipelines_in_a_real_gstreamer(tmp_path: Path) -> None:
         )
     for pipeline in (embed_jetson.test_pipeline(), on_a_pc(embed_jetson.csi_pipeline(flip=2))):
         done = subprocess.run(
-            [python, "-c", GRAB, pipeline], capture_output=True, text=True, timeout=120, cwd=tmp_path
+            [python, "-c", GRAB, pipeline], capture_output=True, text=True, timeout=300, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()

@@ -98,7 +98,7 @@ def test_the_real_command_is_watched_and_stopped(
     assert len(frames_of(film)) == 12
     model = toy_onnx(tmp_path / "toy.onnx")
     with process.Webcam([str(film), "--headless", "--loop", "--model", str(model)]) as webcam:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not webcam.lines() and webcam.running() and time.monotonic() < deadline:
             time.sleep(0.1)
         sample = soak.memory(webcam.process.pid, 1.0)

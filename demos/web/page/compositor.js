@@ -156,11 +156,12 @@ export class Compositor {
 
   /**
    * @param {Target} into
-   * @param {number[]} weigh
+   * @param {number[]} weights
    * @param {number[]} window By distance.
    */
-  mean(into, weigh, window) {
+  mean(into, [slope, offset, least], window) {
     const { graphics, small, between } = this;
+    const weigh = [slope, offset, least && Math.max(least, graphics.least)];
     const values = { window, reach: [window.length - 1] };
     graphics.draw(between, MEAN, { ...values, direction: [1, 0], weigh }, { picture: small.texture });
     graphics.draw(into, MEAN, { ...values, direction: [0, 1], weigh: WEIGHED }, { picture: between.texture });

@@ -2,6 +2,7 @@
  * The input contract, read from the model file: the same record as edge_deeplab/spec.py, field by field.
  * Nothing about a model is assumed that does not stand in it.
  */
+import { checksumOf } from './checksum.js';
 import { UserError } from './errors.js';
 import { readMetadata } from './onnx.js';
 
@@ -82,6 +83,10 @@ export function parseContract(text) {
     if (!holds(record[field])) {
       throw new UserError(`The model's input contract is damaged: ${field} is ${JSON.stringify(record[field])}.`);
     }
+  }
+  if (record.sha256 !== checksumOf(text)) {
+    const what = record.sha256 ? 'was changed after it was written' : 'has lost its checksum';
+    throw new UserError(`The model's input contract ${what}. Export or copy the model again.`);
   }
   return record;
 }

@@ -30,7 +30,10 @@ export class Graphics {
     /** @type {Map<string, WebGLProgram>} */
     this.programs = new Map();
     // Sums of weights need more than 8 bits; nearly every device can draw into 16.
-    this.precise = gl.getExtension('EXT_color_buffer_float') ? gl.RGBA16F : gl.RGBA8;
+    const floats = gl.getExtension('EXT_color_buffer_float') ?? gl.getExtension('EXT_color_buffer_half_float');
+    this.precise = floats ? gl.RGBA16F : gl.RGBA8;
+    /** The least weight that such a picture can hold, with some of its colour. */
+    this.least = floats ? 0 : 1 / 32;
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.bindVertexArray(gl.createVertexArray());
   }

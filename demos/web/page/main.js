@@ -4,7 +4,7 @@ import { Compositor } from './compositor.js';
 import { BrowserEngine, ServerEngine, hasWebGpu, threadsHere, whyOneThread } from './engines.js';
 import { UserError, wordsOf } from './errors.js';
 import { Pipeline } from './pipeline.js';
-import { decodePicture, decodeVideo, listCameras, openCamera, openFile } from './sources.js';
+import { decodePicture, decodeVideo, endVideo, listCameras, openCamera, openFile } from './sources.js';
 import { loadConfig, takeToken } from './config.js';
 import { controls, element, fillSelect, onFile, onKeys, remember, showFigures, showHint, showState } from './ui.js';
 
@@ -27,12 +27,14 @@ class App {
     this.engine = null;
     /** @type {Source | null} */
     this.source = null;
-    /** Counts the sources asked for. */
+    /** Counts the sources asked for and ended: one that opens later is nobody's. */
     this.turn = 0;
     /** @type {Pipeline | null} */
     this.pipeline = null;
     /** @type {TexImageSource} */
     this.backdrop = paintBackdrop('dusk');
+    /** Counts the backdrops asked for. */
+    this.backdropTurn = 0;
     this.form = controls();
     /** Chosen for this browser; the server has its own. */
     this.model = config.model;
@@ -51,7 +53,7 @@ class App {
     this.pipeline?.stop();
     const opening = this.openEngine(model, backend);
     this.engine = opening;
-    showHint(backend === 'wasm' ? this.noWebGpu + whyOneThread() : '');
+    showHint('engine-hint', backend === 'wasm' ? this.noWebGpu + whyOneThread() : '');
     before?.then((engine) => engine.close(), () => {});
     if (this.source) showState(null, `Loading ${model}\u2026`);
     else showState('welcome', '');
@@ -103,11 +105,11 @@ class App {
   async begin(open) {
     this.endSource();
     showState('starting', 'Starting\u2026');
-    const turn = ++this.turn;
+    const { turn } = this;
     try {
       const source = await open();
       if (turn !== this.turn) {
-        source.stop(); // another one was chosen meanwhile
+        source.stop(); // another one was chosen meanwhile, or the camera was unplugged
         return;
       }
       this.source = source;
@@ -142,6 +144,7 @@ class App {
   }
 
   endSource() {
+    this.turn++;
     this.pipeline?.stop();
     this.pipeline = null;
     this.source?.stop();
@@ -159,9 +162,11 @@ class App {
   // -- frames ------------------------------------------------------------------------------------
 
   async run() {
-    const [source, engine] = [this.source, await this.engine];
-    if (!source || !engine || source !== this.source) return;
+    const { source, engine: opening } = this;
+    const engine = await opening?.catch(() => null); // whoever loads it says what is wrong
+    if (!source || !engine || source !== this.source || opening !== this.engine) return;
     this.pipeline?.stop();
+    element('pause').setAttribute('aria-pressed', 'false');
     const { smooth, refine } = this.form.values();
     engine.restart({ smooth, refine });
     this.pipeline = new Pipeline({
@@ -265,8 +270,10 @@ class App {
       : `Frames go to the Python process at ${location.host} and come back as masks. Nothing is stored.`;
     element('promise').textContent = promise;
     element('privacy').textContent = local ? 'Nothing leaves this device' : `Frames go to ${location.host}`;
-    if (name === 'backdrop' && backdrop === 'file') element('backdrop-file').click();
-    else if (backdrop !== 'file') this.backdrop = paintBackdrop(backdrop === 'color' ? color : backdrop);
+    if (backdrop !== 'file' && ['', 'backdrop', 'color'].includes(name)) {
+      this.backdropTurn++;
+      this.useBackdrop(paintBackdrop(backdrop === 'color' ? color : backdrop));
+    }
     if (name === 'model' || name === 'backend') this.loadEngine();
     else if (name === 'smooth' || name === 'refine') this.run();
     else if ((name === 'camera' || name === 'height') && this.source?.live) this.startCamera();
@@ -274,14 +281,23 @@ class App {
     remember(this.form.values());
   }
 
+  /** @param {TexImageSource} backdrop */
+  useBackdrop(backdrop) {
+    if (this.backdrop instanceof HTMLVideoElement) endVideo(this.backdrop);
+    this.backdrop = backdrop;
+    showHint('backdrop-hint', '');
+    this.redraw();
+  }
+
   /** @param {File} file */
   async useBackdropFile(file) {
+    const turn = ++this.backdropTurn;
     try {
-      const video = file.type.startsWith('video/');
-      this.backdrop = video ? await decodeVideo(file) : await decodePicture(file);
-      this.redraw();
+      const backdrop = await (file.type.startsWith('video/') ? decodeVideo(file) : decodePicture(file));
+      if (turn === this.backdropTurn) this.useBackdrop(backdrop);
+      else if (backdrop instanceof HTMLVideoElement) endVideo(backdrop);
     } catch (error) {
-      this.fail(error);
+      if (turn === this.backdropTurn) showHint('backdrop-hint', wordsOf(error)); // the one before stays
     }
   }
 
@@ -295,6 +311,8 @@ class App {
     this.form.onChange((name) => this.changed(name));
     onFile('file', (file) => this.begin(() => openFile(file)));
     onFile('backdrop-file', (file) => this.useBackdropFile(file));
+    // Not with the other settings: a second press, for another file, changes nothing in the form.
+    element('backdrop-choose').onclick = () => element('backdrop-file').click();
     onKeys({
       ' ': () => this.pause(),
       p: () => this.save(),
@@ -308,7 +326,7 @@ class App {
         }),
       ),
     });
-    navigator.mediaDevices?.addEventListener('devicechange', () => this.source?.live && this.fillCameras());
+    navigator.mediaDevices?.addEventListener('devicechange', () => this.fillCameras());
     this.canvas.addEventListener('webglcontextlost', (event) => event.preventDefault());
     this.canvas.addEventListener('webglcontextrestored', () => {
       this.compositor = new Compositor(this.canvas);

@@ -87,9 +87,11 @@ export class Pipeline {
       compositor.drop(held);
       throw error;
     });
-    if (!answer || this.stopped) {
+    if (!answer || this.stopped || this.paused) {
       compositor.drop(held);
-      this.dropped++;
+      if (answer?.matte instanceof ImageBitmap) answer.matte.close();
+      if (this.paused) this.fresh = Math.max(1, this.fresh); // a picture's only frame is wanted afterwards
+      else this.dropped++;
       return;
     }
     compositor.show(held, answer.matte);

@@ -32,7 +32,7 @@ const MOST_SIDE = 4096;
 export async function listCameras() {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   return devices
-    .filter(({ kind }) => kind === 'videoinput')
+    .filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId)
     .map(({ deviceId, label }, index) => [deviceId, label || `Camera ${index + 1}`]);
 }
 
@@ -66,8 +66,14 @@ export async function openCamera({ deviceId, height, onEnded }) {
   track.addEventListener('ended', () => onEnded('The camera was unplugged or taken away. Start it again.'));
   const video = quietVideo();
   video.srcObject = stream;
-  await video.play();
-  return videoSource(video, track.label, true, () => stream.getTracks().forEach((each) => each.stop()));
+  const release = () => stream.getTracks().forEach((each) => each.stop());
+  try {
+    await video.play();
+  } catch {
+    release(); // or its light would stay on
+    throw new UserError(CAMERA_FAILURES.AbortError);
+  }
+  return videoSource(video, track.label, true, release);
 }
 
 /**
@@ -111,6 +117,17 @@ export async function decodeVideo(file) {
     throw new UserError(`${file.name} holds sound, but no pictures.`);
   }
   return video;
+}
+
+/**
+ * Frees what `decodeVideo` opened: without an end it would play on unseen.
+ * @param {HTMLVideoElement} video
+ */
+export function endVideo(video) {
+  video.pause();
+  URL.revokeObjectURL(video.src);
+  video.removeAttribute('src');
+  video.load();
 }
 
 /**

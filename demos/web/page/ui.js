@@ -130,10 +130,10 @@ export function showState(state, busy) {
   }
 }
 
-/** @param {string} text What the visitor should know of the choice of engine; '' for nothing. */
-export function showHint(text) {
-  element('engine-hint').hidden = text === '';
-  element('engine-hint').textContent = text;
+/** @param {string} id @param {string} text What the visitor should know of a choice; '' for nothing. */
+export function showHint(id, text) {
+  element(id).hidden = text === '';
+  element(id).textContent = text;
 }
 
 /** @param {Figures | null} figures */
@@ -171,7 +171,7 @@ export function onKeys(actions) {
     // Selects and sliders use letters and digits themselves; the space bar presses what has the focus.
     if (target.matches('select, input[type=range], input[type=color]')) return;
     if (event.key === ' ' && target !== document.body) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const action = actions[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();

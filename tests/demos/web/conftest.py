@@ -22,6 +22,9 @@ FLAGS = (
 )
 
 
+PATIENCE_S = 180
+"""Nothing is waited for by the clock, so this is only how long a loaded machine may take for one thing."""
+
 Launch = Callable[..., Any]
 
 
@@ -36,7 +39,9 @@ def launch() -> Iterator[Launch]:
         path = chromium() or running.chromium.executable_path
         if not Path(path).is_file():
             pytest.skip("no Chromium: apt-get install chromium, or `playwright install chromium`")
-        yield lambda *flags: running.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
+        yield lambda *flags: running.chromium.launch(
+            executable_path=path, args=[*FLAGS, *flags], timeout=1000 * PATIENCE_S
+        )
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +82,7 @@ class Visit:
         self.errors: list[str] = []
         self.asked: set[str] = set()
         self.page = self.context.new_page()
+        self.page.set_default_timeout(1000 * PATIENCE_S)
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.asked.add(request.url))
@@ -85,9 +91,9 @@ class Visit:
         """The page without what it does by itself: its modules are there to be imported."""
         open_bare(self.page, address)
 
-    def state(self, wanted: str, *, seconds: float = 60) -> None:
+    def state(self, wanted: str) -> None:
         """Wait until the picture's area shows ``live``, ``problem`` …"""
-        self.page.wait_for_selector(f'#screen[data-state="{wanted}"]', timeout=1000 * seconds)
+        self.page.wait_for_selector(f'#screen[data-state="{wanted}"]')
 
 
 MakeVisit = Callable[..., Visit]

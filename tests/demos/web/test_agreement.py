@@ -140,6 +140,32 @@ def test_effects_look_as_in_python(page: Any, site: str, effect: str) -> None:
     assert np.abs(shown - frame).mean() > 2, "the effect does nothing"
 
 
+NO_FLOATS = """
+const get = WebGL2RenderingContext.prototype.getExtension;
+WebGL2RenderingContext.prototype.getExtension = function (name) {
+  return name.startsWith('EXT_color_buffer') ? null : get.call(this, name);
+};
+"""
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_device_that_draws_into_bytes_only(visit: MakeVisit, site: str, effect: str) -> None:
+    """Coarser, but without holes where weights are small."""
+    visitor = visit(camera=False)
+    visitor.context.add_init_script(NO_FLOATS)
+    visitor.open_bare(site)
+    frame = read_image(SAMPLE)
+    options = {"smooth": True, "refine": True, "url": f"{site}/models/portrait.onnx", "backend": "wasm"}
+    shown = shown_by(visitor.page, [frame], effect=effect, threads=1, **options)[0].astype(int)
+    with open_model("portrait", threads=1) as runtime:
+        alpha = Matte().update(frame, runtime.segment(frame).logits)
+    difference = np.abs(shown - EFFECTS[effect](frame, alpha)).max(axis=2)
+    if effect == "cutout":
+        difference = difference[alpha > 0.5]
+    assert np.abs(difference).mean() < 3
+    assert np.percentile(difference, 99.5) < 40
+
+
 CONSTANTS = {
     "matte.js": (matte, temporal, refine),
     "compositor.js": (composite,),
@@ -290,10 +316,23 @@ def test_a_damaged_contract_is_refused(page: Any, tmp_path: Path) -> None:
         text.replace('"stretch"', '"fit"'): 'resize is "fit"',
         text.replace("0.5", "1.5"): "threshold is 1.5",
         text[:-1]: "not JSON",
+        text.replace("128.0", "64.0"): "was changed after it was written",
+        text.replace('"toy"', '"boy"'): "was changed after it was written",
+        text[: text.rindex(', "sha256"')] + "}": "has lost its checksum",
     }.items():
         assert wrong != text
         path = toy_onnx(tmp_path / "toy.onnx", metadata={"edge_deeplab.contract": wrong})
         assert words in refusal(page, path.read_bytes())
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_checksum_is_python_s(page: Any, tmp_path: Path, indent: int | None) -> None:
+    """Numbers and letters that JavaScript would write in its own way."""
+    metrics = {"eg/val iou": 0.97, 'Güte "ä"\n\x7f\U0001f600': 1e-12, "much": 1e22}
+    contract = toy_contract(threshold=1e-7, std=(1 / 3, 255.0, 1e-5), metrics=metrics)
+    text = contract.to_json(indent=indent)
+    path = toy_onnx(tmp_path / "toy.onnx", metadata={"edge_deeplab.contract": text})
+    assert refusal(page, path.read_bytes()) == "taken"
 
 
 def test_python_and_the_page_know_the_same_fields() -> None:

@@ -21,6 +21,7 @@ from edge_deeplab.imaging import Frame, Labels, alpha_image
 from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import Runtime, open_model
 from tests.demos.web.support import alphas, make_certificate, served
+from tests.demos.web.test_page import saved
 from tests.runtimes.artefacts import RED_GREEN_BLUE, picture, toy_contract, toy_onnx
 
 pytest.importorskip("starlette", reason="the extra `web` is not installed")
@@ -69,7 +70,8 @@ def guarded(live: Live, tmp_path: Path) -> Iterator[str]:
 
 def connect(address: str, *, protocols: list[str] | None = None, **options: Any) -> Any:
     url = address.replace("http", "ws", 1) + "/segment"
-    return connect_websocket(url, subprotocols=protocols or [PROTOCOL], max_size=None, **options)
+    patience = {"open_timeout": 120, "close_timeout": 120}
+    return connect_websocket(url, subprotocols=protocols or [PROTOCOL], max_size=None, **patience, **options)
 
 
 def jpeg(frame: Frame) -> bytes:
@@ -131,7 +133,7 @@ def test_the_newest_frame_wins(live: Live, runtime: Runtime, monkeypatch: pytest
 
     def slowly(tensor: Any) -> Any:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return infer(tensor)
 
     monkeypatch.setattr(runtime, "infer", slowly)
@@ -139,11 +141,11 @@ def test_the_newest_frame_wins(live: Live, runtime: Runtime, monkeypatch: pytest
     with served(Site("toy", {}, live)) as url, connect(url) as socket:
         socket.recv()
         socket.send(message(0, data))
-        assert begun.wait(20)
+        assert begun.wait(120)
         for number in range(1, 21):
             socket.send(message(number, data))
         socket.send(message(21, data))
-        socket.ping().wait(20)  # answered in order, so everything before it has arrived
+        socket.ping().wait(120)  # answered in order, so everything before it has arrived
         go_on.set()
         assert read(socket.recv())[0] == 0
         dropped = json.loads(socket.recv())
@@ -225,7 +227,7 @@ def test_too_many_pages_are_told_so(address: str, live: Live) -> None:
         with connect(address) as one_more, pytest.raises(ConnectionClosed) as caught:
             one_more.recv()
         assert caught.value.rcvd.code == 1013
-    for _ in range(100):  # the server hears of it a little later
+    for _ in range(2400):  # the server hears of it a little later
         if not live.clients:
             break
         threading.Event().wait(0.05)
@@ -362,6 +364,37 @@ def test_the_page_shows_what_the_server_makes_of_it(visit: Any, guarded: str, ru
         # Not all pixels: the frame goes out as JPEG.
         assert ((alpha >= 128) == runtime.segment(frame).labels).mean() >= 0.99
     assert visitor.errors == []
+
+
+def test_a_paused_picture_stands_still(
+    visit: Any, live: Live, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The frames that were on their way when the button was pressed are not shown."""
+    go_on, infer = threading.Event(), runtime.infer
+
+    def held_up(tensor: Any) -> Any:
+        assert go_on.wait(120)
+        return infer(tensor)
+
+    monkeypatch.setattr(runtime, "infer", held_up)
+    go_on.set()
+    with served(Site("toy", {}, live)) as url:
+        visitor = visit()
+        visitor.page.goto(url)
+        visitor.page.get_by_role("button", name="Start camera").click()
+        visitor.state("live")
+        go_on.clear()
+        visitor.page.wait_for_timeout(500)
+        pause = visitor.page.get_by_role("button", name="Pause")
+        pause.click()
+        before = saved(visitor, tmp_path)
+        go_on.set()
+        visitor.page.wait_for_timeout(1000)
+        assert np.array_equal(saved(visitor, tmp_path), before)
+        pause.click()
+        while np.array_equal(saved(visitor, tmp_path), before):  # and goes on
+            pass
+        assert visitor.errors == []
 
 
 def test_frames_are_made_to_fit_what_the_server_takes(

@@ -55,6 +55,9 @@ DEMO_WARM_UP_S = 2.0
 DEMO_PATIENCE_S = 300.0
 MODEL_STAGES = ("preprocess", "inference", "postprocess")
 
+Stages = dict[str, float]
+"""Stage of the model -> milliseconds."""
+
 LOOP = """
 import json, sys, time
 import cv2
@@ -109,8 +112,15 @@ def bare(job: Job) -> float:
     return float(np.median(json.loads(done.stdout)))
 
 
-def demo(job: Job) -> float:
-    """What the demo's own counter says: the stages of the model, medians of every second, added up.
+def stream(job: Job) -> tuple[float, Stages]:
+    """Median pipeline by ``edge-deeplab bench --scenario stream``, and medians of the model's stages."""
+    (entry,) = open_device("local").measure(job, lambda _: None).entries
+    middle = {name: float(np.median(entry.samples[name])) for name in (*MODEL_STAGES, "pipeline")}
+    return middle.pop("pipeline"), middle
+
+
+def demo(job: Job) -> tuple[float, Stages]:
+    """The same by the demo's own counter: the stages of the model, added up for every frame.
 
     Raises:
         UserError: The demo ended by itself.
@@ -127,12 +137,12 @@ def demo(job: Job) -> float:
                 lines = webcam.lines()
                 if lines and lines[-1]["seconds"] >= seconds:
                     break
-            lines = [line["stages_ms"] for line in webcam.lines() if line["seconds"] > DEMO_WARM_UP_S]
+            lines = [line for line in webcam.lines() if line["seconds"] > DEMO_WARM_UP_S]
             _, said = webcam.interrupt()
     if not lines:
         raise UserError(f"the demo has shown nothing: {said}")
-    # Each is rounded to 0.1 ms there; the mean over seconds has the rest.
-    return float(np.mean([sum(line[name] for name in MODEL_STAGES) for line in lines]))
+    stages = {name: float(np.mean([line["stages_ms"][name] for line in lines])) for name in MODEL_STAGES}
+    return float(np.median(np.concatenate([line["pipeline_ms"] for line in lines]))), stages
 
 
 @contextmanager
@@ -157,11 +167,13 @@ class Findings:
         times: By way of timing.
         marks: What the harness said of each of its quiet runs.
         busy: Its median beside a busy process, and what it said of each of these runs.
+        stages: Of the stream and the demo, to tell where they differ.
     """
 
     times: dict[str, list[float]]
     marks: list[list[str]]
     busy: list[tuple[float, list[str]]]
+    stages: dict[str, list[Stages]]
 
     def ratio(self, way: str, base: str) -> Ratio:
         """Of two ways, by repetition."""
@@ -196,11 +208,11 @@ class Findings:
 def measure(job: Job, args: argparse.Namespace, core: int) -> Findings:
     """Quiet repetitions of every way in turn, then busy ones of the harness."""
     free = replace(job, cpus=None)
-    stream = replace(free, plan=replace(job.plan, scenario="stream", fps=RATE))
-    found = Findings({HARNESS: [], BARE: []}, [], [])
-    ways: dict[str, Callable[[], float]] = {BARE: lambda: bare(job)}
+    camera = replace(free, plan=replace(job.plan, scenario="stream", fps=RATE))
+    found = Findings({HARNESS: [], BARE: []}, [], [], {})
+    ways: dict[str, Callable[[], tuple[float, Stages]]] = {BARE: lambda: (bare(job), {})}
     if not args.no_demo:
-        ways |= {STREAM: lambda: harness(stream)[0], DEMO: lambda: demo(free)}
+        ways |= {STREAM: lambda: stream(camera), DEMO: lambda: demo(free)}
         found.times.update({STREAM: [], DEMO: []})
     order = random.Random(0)
     for _ in bar(range(args.repeats), desc="quiet", unit="repetition"):
@@ -209,7 +221,9 @@ def measure(job: Job, args: argparse.Namespace, core: int) -> Findings:
                 middle, marks = harness(job)
                 found.marks.append(marks)
             else:
-                middle = ways[way]()
+                middle, stages = ways[way]()
+                if stages:
+                    found.stages.setdefault(way, []).append(stages)
             found.times[way].append(middle)
     with busy(core):
         for _ in bar(range(args.repeats), desc="beside a busy process", unit="run"):
@@ -247,14 +261,18 @@ def run(args: argparse.Namespace) -> None:
     verdicts = [f"{'yes' if held else 'NO':3}  {text}" for text, held in found.verdicts()]
     said = [f"harness, run {k}: {'; '.join(marks) or 'no mark'}" for k, marks in enumerate(found.marks, 1)]
     said += [f"busy, run {k}: {'; '.join(marks) or 'no mark'}" for k, (_, marks) in enumerate(found.busy, 1)]
+    for way, runs in found.stages.items():
+        for k, stages in enumerate(runs, 1):
+            told = ", ".join(f"{name} {ms:.3f}" for name, ms in stages.items())
+            said.append(f"{way}, run {k}: {told} ms")
     rows = table(found)
     print(title, as_text(rows), "\n".join(verdicts), "\n".join(said), sep="\n\n")
     if args.output:
         listed = "\n".join(f"- {line}" for line in (*verdicts, *said))
         write_text(args.output / "harness.md", f"{title}\n\n{as_markdown(rows)}\n\n{listed}\n")
-        told = {"queries": args.queries, "core": core, "machine": here, **asdict(found)}
-        told["verdicts"] = [{"text": text, "held": held} for text, held in found.verdicts()]
-        write_text(args.output / "harness.json", json.dumps(told, indent=1))
+        record = {"queries": args.queries, "core": core, "machine": here, **asdict(found)}
+        record["verdicts"] = [{"text": text, "held": held} for text, held in found.verdicts()]
+        write_text(args.output / "harness.json", json.dumps(record, indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from statistics import median
 from typing import IO, Any
 
 from edge_deeplab.demos.live.loop import Live
 from edge_deeplab.demos.live.statistics import Histogram
 from edge_deeplab.errors import UserError, because
+from edge_deeplab.runtimes import Times
 
 EVERY_S = 1.0
 """Seconds between two lines."""
@@ -21,7 +24,8 @@ class Journal:
 
     A line counts ``captured``, ``shown`` and ``dropped`` frames since the start; ``fps``, ``latency_ms``,
     ``stages_ms`` (medians) and ``cores`` (processor time by time) belong to the time since the line before;
-    ``frames_ms`` holds the latency of each frame since then, so that a run's own percentiles can be taken.
+    ``frames_ms`` holds the latency of each frame since then and ``pipeline_ms`` what the model took for those
+    that it was asked about, so that a run's own percentiles can be taken.
 
     Args:
         path: Written anew.
@@ -56,7 +60,7 @@ class Journal:
         self._latency.add(latency)
         self._frames.append(round(latency, 1))
         for name, milliseconds in stages.items():
-            self._stages.setdefault(name, Histogram()).add(milliseconds)
+            self._stages.setdefault(name, []).append(milliseconds)
         if time.perf_counter() - self._since >= EVERY_S:
             self._write(live)
 
@@ -71,7 +75,8 @@ class Journal:
             "fps": round(self._latency.count / span, 3),
             "latency_ms": percentiles(self._latency),
             "frames_ms": self._frames,
-            "stages_ms": {name: round(times.percentile(50), 1) for name, times in self._stages.items()},
+            "pipeline_ms": [round(sum(times), 3) for times in zip(*self._model_stages(), strict=True)],
+            "stages_ms": {name: round(median(times), 3) for name, times in self._stages.items()},
             "cores": round((cpu - self._cpu) / span, 3),
         }
         try:
@@ -84,7 +89,10 @@ class Journal:
     def _clear(self) -> None:
         self._latency = Histogram()
         self._frames: list[float] = []
-        self._stages: dict[str, Histogram] = {}
+        self._stages: dict[str, list[float]] = {}
+
+    def _model_stages(self) -> list[list[float]]:
+        return [self._stages.get(field.name, []) for field in fields(Times)]
 
     def __enter__(self) -> Journal:
         return self

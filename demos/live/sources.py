@@ -135,15 +135,13 @@ class Film(Source):
         self._loop = loop
 
     def read(self) -> Frame | None:
-        """The next frame, when it is due."""
+        """The next frame, decoded when it is due, as a camera's is: the time before is the model's."""
+        self._pace.wait()
         read, frame = self._capture.read()
         if not read and self._loop:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
             read, frame = self._capture.read()
-        if not read:
-            return None
-        self._pace.wait()
-        return _three_channels(frame)
+        return _three_channels(frame) if read else None
 
     def close(self) -> None:
         """Close the file."""
@@ -161,13 +159,12 @@ class Pictures(Source):
         self._pace = Pace(self.rate)
 
     def read(self) -> Frame | None:
-        """The next picture, when it is due."""
+        """The next picture, read when it is due; see :meth:`Film.read`."""
         path = next(self._paths, None)
         if path is None:
             return None
-        frame = read_image(path)
         self._pace.wait()
-        return frame
+        return read_image(path)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -176,6 +176,11 @@ def test_the_log_holds_a_line_a_second(run: Run, toy: Path, film: Path, tmp_path
     assert lines[0]["fps"] > 0
     assert lines[0]["latency_ms"]["p50"] <= lines[0]["latency_ms"]["p99"]
     assert {"inference", "matte", "view"} <= set(lines[0]["stages_ms"])
+    first = lines[0]
+    assert len(first["pipeline_ms"]) == len(first["frames_ms"])  # the model was asked about each
+    assert all(
+        0 < model < whole + 0.1 for model, whole in zip(first["pipeline_ms"], first["frames_ms"], strict=True)
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

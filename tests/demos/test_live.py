@@ -225,6 +225,37 @@ def test_a_film_is_played_at_its_pace_and_again(tmp_path: Path) -> None:
     looped.close()
 
 
+def test_nothing_is_decoded_while_the_frame_before_is_segmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera gives its frame when it is due; so must a film and pictures, or the model takes longer."""
+    write_image(tmp_path / "0.png", frame(0))
+    seen: list[str] = []
+    monkeypatch.setattr(sources.Pace, "wait", lambda self: seen.append("due"))
+    monkeypatch.setattr(sources, "read_image", lambda path: (seen.append("decoded"), frame(0))[1])
+    film = open_source(str(make_film(tmp_path / "film.mp4", 2)))
+    decode, film._capture = film._capture, Decoder(seen)  # type: ignore[attr-defined]
+    for source in (open_source(str(tmp_path)), film):
+        assert source.read() is not None
+        source.close()
+    decode.release()
+    assert seen == ["due", "decoded"] * 2
+
+
+class Decoder:
+    """A film's decoder that tells when it works."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    def read(self) -> tuple[bool, Frame]:
+        self.seen.append("decoded")
+        return True, frame(0)
+
+    def release(self) -> None:
+        pass
+
+
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
     for number in range(3):
         write_image(tmp_path / f"{number}.png", frame(number))

@@ -16,9 +16,11 @@ class Meter(ABC):
 
     Attributes:
         what: What is counted, for reports, e.g. ``CPU package (RAPL)``.
+        period: Seconds between two readings; 0 where every question has a fresh answer.
     """
 
     what: str = ""
+    period: float = 0.0
 
     @classmethod
     @abstractmethod

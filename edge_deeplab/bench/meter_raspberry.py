@@ -10,6 +10,7 @@ class Pmic(SampledMeter):
     """Two readings a second of all the chip's rails; what hangs on USB is not among them."""
 
     what = "Raspberry Pi 5 without USB devices (power chip)"
+    period = 0.5
     program = "vcgencmd"
     command = "while vcgencmd pmic_read_adc && echo --; do sleep 0.5; done"
     end = b"--\n"

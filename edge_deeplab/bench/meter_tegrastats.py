@@ -10,6 +10,7 @@ class Tegrastats(SampledMeter):
     """Ten readings a second of the rail that feeds the module, or of all its rails together."""
 
     what = "Jetson module (tegrastats)"
+    period = 0.1
     program = "tegrastats"
     command = "tegrastats --interval 100"
 

@@ -35,6 +35,9 @@ HOT = 85.0
 FEWEST_FOR_P99 = 100
 """Below, p99 is an interpolation towards the slowest query."""
 
+FEWEST_ROUNDS = 5
+"""Below, a bootstrap over rounds is far too sure; with one, it has no width at all."""
+
 
 def entry_marks(entry: Entry, stage: str, conditions: Conditions) -> tuple[Mark, ...]:
     """Marks of one contender.
@@ -61,6 +64,14 @@ def entry_marks(entry: Entry, stage: str, conditions: Conditions) -> tuple[Mark,
         marks.append(Mark("drift", f"the medians of the run's thirds lie {apart:.1%} apart"))
     marks += _fallback(entry)
     return tuple(marks)
+
+
+def ratio_marks(rounds: int) -> tuple[Mark, ...]:
+    """Marks of a ratio: the bootstrap sees nothing where there is nothing to draw from."""
+    if rounds >= FEWEST_ROUNDS:
+        return ()
+    words = f"{rounds} round{'s' * (rounds > 1)}: the ratio's interval needs at least {FEWEST_ROUNDS}"
+    return (Mark("few-queries", words),)
 
 
 def run_marks(conditions: Conditions) -> tuple[Mark, ...]:

@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from edge_deeplab.bench import facts
+from edge_deeplab.bench import facts, noise
 from edge_deeplab.bench.record import Contender, Entry, Mark, Plan, Summary
 from edge_deeplab.bench.stats import paired_ratio
 from edge_deeplab.bench.tools import benchmark_model
@@ -107,6 +107,8 @@ class Runs:
         marks = [INFERENCE_ONLY]
         if len(self._outputs) > 1 and inference.p50 is not None:
             marks.append(MERGED)
+        if base:
+            marks += noise.ratio_marks(len(self._outputs))
         return dataclasses.replace(
             known,
             used=self._used(),

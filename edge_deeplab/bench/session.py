@@ -27,6 +27,9 @@ from edge_deeplab.errors import UserError
 
 Answer = dict[str, Any]
 
+READINGS = 5
+"""A turn must last this many readings of a board's power, or it is told the energy of the turn before."""
+
 
 class ContenderError(UserError):
     """One contender cannot go on; the others can."""
@@ -190,9 +193,12 @@ def _take_turns(
                     neighbours.skip()
                     begin = time.perf_counter()
                     answer = processes[tally.name].ask(**tally.command())
-                    seconds += time.perf_counter() - begin
+                    lasted = time.perf_counter() - begin
+                    seconds += lasted
                     neighbours.turn(answer["busy"])
-                    tally.turn(answer, _spent(meter, energy))
+                    # The first reading of a turn still belongs to whoever had the one before.
+                    long_enough = meter and (len(active) == 1 or lasted >= READINGS * meter.period)
+                    tally.turn(answer, _spent(meter, energy) if long_enough else None)
                     tally.meter = meter.what if meter else ""
     finally:
         if meter:

@@ -88,6 +88,11 @@ class Tally:
         self._facts["used"] = {**self._facts["used"], **answer["used"]}
         if self._joules:
             self._facts["used"]["energy"] = f"of {self.meter}"
+        elif self.meter:
+            self._facts["used"]["energy"] = (
+                f"not told: turns too short for the readings of {self.meter}; "
+                "fewer --rounds, more --min-seconds"
+            )
 
     # -- what is next --------------------------------------------------------------------------
 
@@ -188,7 +193,8 @@ class Tally:
         for k in measured[1:]:
             times, base = tallies[k].medians(), tallies[measured[0]].medians()
             pairs = min(len(times), len(base))
-            entries[k] = dataclasses.replace(entries[k], ratio=paired_ratio(times[:pairs], base[:pairs]))
+            ratio, marks = paired_ratio(times[:pairs], base[:pairs]), noise.ratio_marks(pairs)
+            entries[k] = dataclasses.replace(entries[k], ratio=ratio, marks=(*entries[k].marks, *marks))
         height, width = decode(job.frames[:1])[0].shape[:2]
         return Result(
             machine=where,

@@ -196,6 +196,8 @@ class Runs:
             samples={stage: tuple(round(v, 4) for v in times) for stage, times in samples.items()},
         )
         marks = noise.entry_marks(measured, "inference", conditions)
+        if base:
+            marks += noise.ratio_marks(len(self._turns))
         return dataclasses.replace(measured, marks=(INFERENCE_ONLY, *self._disobeyed(tool), *marks))
 
     def _used(self) -> dict[str, str]:

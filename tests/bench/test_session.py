@@ -18,6 +18,7 @@ import pytest
 
 from edge_deeplab.bench import open_device, session
 from edge_deeplab.bench.device import Progress, follow
+from edge_deeplab.bench.energy import Meter
 from edge_deeplab.bench.record import Contender, Job, Plan, Result, result_schema
 from edge_deeplab.bench.session import allowed_cpus, pinned, run_job
 from edge_deeplab.errors import UserError
@@ -63,6 +64,16 @@ def test_a_run(ran: tuple[Result, list[Progress]], toy: Path) -> None:
     assert result.machine.cores == os.cpu_count()
     assert len(result.conditions.reference_ms) == len(one.turns)
     assert {p.phase for p in seen} == {"load", "warm-up", "measure"}
+
+
+def test_a_ratio_of_few_rounds_is_marked(toy: Path, frames: tuple[str, ...]) -> None:
+    """Its interval has no width, and would pass for certain."""
+    job = Job((Contender("a", str(toy)), Contender("b", str(toy))), replace(QUICK, rounds=1), frames)
+    first, second = run_job(job, lambda _: None).entries
+    words = "1 round: the ratio's interval needs at least 5"
+    assert second.ratio is not None and second.ratio.low == second.ratio.high
+    assert words in [mark.text for mark in second.marks]
+    assert words not in [mark.text for mark in first.marks]
 
 
 def test_a_real_result_is_valid(ran: tuple[Result, list[Progress]]) -> None:
@@ -154,6 +165,41 @@ def test_the_state_after_is_that_of_the_last_turn(
     run_job(Job((Contender("toy", str(toy)),), QUICK, frames), lambda _: None)
     assert seen[0] == "snapshot"
     assert seen[-3:] == ["single", "snapshot", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("names", "period", "told"),
+    [("a", 60.0, True), ("ab", 0.0, True), ("ab", 1e-5, True), ("ab", 60.0, False)],
+)
+def test_energy_is_not_that_of_the_turn_before(
+    names: str,
+    period: float,
+    told: bool,
+    toy: Path,
+    frames: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A meter that is read more rarely than contenders change would tell them all the same."""
+
+    class Slow(Meter):
+        what = "a board"
+
+        @classmethod
+        def open(cls) -> Meter | None:
+            return None
+
+        def joules(self) -> float | None:
+            return time.perf_counter()
+
+    meter = Slow()
+    meter.period = period
+    monkeypatch.setattr(session, "open_meter", lambda: meter)
+    entries = run_job(
+        Job(tuple(Contender(n, str(toy)) for n in names), QUICK, frames), lambda _: None
+    ).entries
+    assert [entry.energy is not None for entry in entries] == [told] * len(names)
+    words = "of a board" if told else "not told: turns too short for the readings of a board"
+    assert all(entry.used["energy"].startswith(words) for entry in entries)
 
 
 def first_child() -> int:

@@ -229,6 +229,7 @@ def test_several_models_take_turns(connect: Connect, job: Job, tmp_path: Path) -
     result = device_for(phone, tool(tmp_path)).measure(three, ignore)
     first, second, third = result.entries
     assert first.ratio is None and second.ratio is not None and second.ratio.value == 1.0
+    assert second.marks[-1].text == "2 rounds: the ratio's interval needs at least 5"
     assert third.error == "benchmark_model runs .tflite files, not .onnx; export it with --target tflite"
     rounds = [line.split("/")[-1].split()[0] for line in (phone.root / "arguments").read_text().splitlines()]
     assert {frozenset(rounds[:2]), frozenset(rounds[2:])} == {

@@ -242,6 +242,7 @@ def test_engines_take_turns(device: SshDevice, job: Job, install: Install, tmp_p
     longer = dataclasses.replace(QUICK, rounds=30)
     result = device.measure(dataclasses.replace(job, contenders=two, plan=longer), ignore)
     assert result.entries[1].ratio is not None and result.entries[1].ratio.value == 1.0
+    assert not any("ratio's interval" in mark.text for entry in result.entries for mark in entry.marks)
     runs = [line for line in calls.read_text().splitlines() if "--loadEngine" in line]
     assert len(runs) == 10
     rounds = [{line.split()[0] for line in runs[k : k + 2]} for k in range(0, 10, 2)]

@@ -51,6 +51,7 @@ def _measure(args: argparse.Namespace) -> int:
         from edge_deeplab.bench.accuracy import with_accuracy
         from edge_deeplab.cli.arguments import bar
 
+        _write(args, [result])  # who stops the scoring keeps the timing
         result = with_accuracy(
             result, contenders, splits, lambda items, *, text: bar(items, desc=text, unit="picture")
         )

@@ -48,6 +48,20 @@ def test_json_alone(run: Run, toy: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["format"] == 1
 
 
+def test_who_stops_the_scoring_keeps_the_timing(
+    run: Run, toy: Path, tmp_path: Path, make_people: MakePeople, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    data = make_people(tmp_path / "people", train=1, val=1)
+    monkeypatch.setattr("edge_deeplab.bench.accuracy.with_accuracy", stopped)
+    done = run("bench", toy, "--data", f"folder:{data}", "--json", tmp_path / "r.json", *QUICK)
+    assert done.status == 130
+    (entry,) = Result.load(tmp_path / "r.json").entries
+    assert entry.stages["pipeline"].count >= 5 and entry.accuracy == ()
+
+
 def test_reports_of_several_results(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
     for name in "ab":
         make_result(make_entry(name, quiet_turns(rng, 7.0))).save(tmp_path / f"{name}.json")

@@ -60,15 +60,16 @@ def decode_image(data: bytes, name: str | Path = "the picture") -> Frame:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder by name, sub-folders left out.
+    """The pictures of a folder by name; sub-folders and hidden files (a Mac's ``._*``) are left out.
 
     Raises:
         UserError: It cannot be read, or holds none.
     """
     try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise UserError(f"cannot read {folder}: {because(error)}") from error
+    files = [name for name in names if name.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise UserError(f"no pictures in {folder} ({', '.join(IMAGE_SUFFIXES)})")
     return files

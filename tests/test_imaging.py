@@ -873,3 +873,12 @@ def test_logit_is_the_inverse_of_sigmoid() -> None:
     logits = np.linspace(-12, 12, 49, dtype=np.float32)
     assert np.allclose(imaging.logit(imaging.sigmoid(logits)), logits, atol=0.02 * np.abs(logits).max())
     assert np.abs(imaging.logit(np.array([0, 1], np.float32))).max() < 16.2
+
+
+def test_hidden_files_of_a_folder_are_no_pictures(tmp_path: Path) -> None:
+    """A Mac leaves ._ files beside those it copies: named as pictures, but none."""
+    write_image(tmp_path / "b.jpg", np.zeros((4, 4, 3), np.uint8))
+    write_image(tmp_path / "A.PNG", np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "._b.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [path.name for path in imaging.pictures_in(tmp_path)] == ["A.PNG", "b.jpg"]

@@ -118,6 +118,7 @@ def _eval(args: argparse.Namespace, processes: Processes) -> None:
     """What one process does of it."""
     from edge_deeplab.data import open_splits
     from edge_deeplab.errors import UserError
+    from edge_deeplab.evaluation.shares import check_same_pictures
     from edge_deeplab.evaluation.strategies import Strategy
 
     strategy = Strategy(tuple(args.scales or (1.0,)), args.flip)
@@ -136,6 +137,7 @@ def _eval(args: argparse.Namespace, processes: Processes) -> None:
     if processes.leads:
         check_outputs(args, checkpoint)
     splits = open_splits(args.data, args.split)
+    check_same_pictures(splits, processes)
     if args.grid:
         _grid(args, splits, processes)
     else:

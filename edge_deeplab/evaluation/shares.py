@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+from edge_deeplab.data import Split
+from edge_deeplab.errors import UserError
 
 T = TypeVar("T")
 
@@ -48,6 +52,22 @@ class Counts(Protocol):
 
 
 CountsT = TypeVar("CountsT", bound=Counts)
+
+
+def check_same_pictures(splits: Sequence[Split], processes: Processes) -> None:
+    """Refuse to share out pictures that are not the same ones everywhere, as on machines with other copies.
+
+    Raises:
+        UserError: The first process has others under some split's name; every process says so.
+    """
+    everywhere = processes.gather([split.listing for split in splits])
+    for rank, there in enumerate(everywhere):
+        for split, first, other in zip(splits, everywhere[0], there, strict=True):
+            if first != other:
+                raise UserError(
+                    f"{split.name}: process 0 sees {first[0]} pictures, process {rank} sees {other[0]}, and "
+                    "not the same ones; give every machine the same copy"
+                )
 
 
 def share(count: int, processes: Processes) -> range:

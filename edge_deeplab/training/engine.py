@@ -17,6 +17,7 @@ from tqdm import tqdm
 from edge_deeplab import imaging
 from edge_deeplab.data import Split, open_splits
 from edge_deeplab.errors import UserError
+from edge_deeplab.evaluation.shares import check_same_pictures
 from edge_deeplab.models.checkpoint import save_checkpoint
 from edge_deeplab.models.deeplab import DeepLabV3Plus
 from edge_deeplab.models.pretrained import initialise
@@ -101,7 +102,9 @@ class Trainer:
             )
         self.total = self.per_epoch * config.epochs
         self.progress = Progress()
-        self._build(classes, self._stopped())
+        state = self._stopped()
+        self._check_machines(state)
+        self._build(classes, state)
 
     def _check_folder(self, resume: bool) -> None:
         path = self.folder.path
@@ -139,6 +142,16 @@ class Trainer:
         if config.norm == "sync" and world.device.type != "cuda":
             raise UserError(
                 "--norm sync needs CUDA; on a CPU use --norm frozen, or batch with a larger --batch"
+            )
+
+    def _check_machines(self, state: State | None) -> None:
+        """Refuse what differs between machines: they would wait for each other, or learn two things."""
+        check_same_pictures([*self.train_splits, *self.val_splits], self.world)
+        steps = self.world.gather(state.progress.step if state else 0)
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"{self.folder.state} is not the same for all processes (they are at steps "
+                f"{', '.join(map(str, steps))}); give an --output that all machines share"
             )
 
     # -- model -------------------------------------------------------------------------------------
@@ -327,7 +340,19 @@ class Trainer:
 
 
 def _same_classes(splits: list[Split]) -> tuple[ClassInfo, ...]:
+    """Of all splits: the same names in the same order. Colours may differ, the first one's are kept."""
+    ours = [info.name for info in splits[0].classes]
     for split in splits:
-        if split.classes != splits[0].classes:
-            raise UserError(f"{split.name} has other classes than {splits[0].name}")
+        theirs = [info.name for info in split.classes]
+        if theirs != ours:
+            what = "in another order" if sorted(theirs) == sorted(ours) else _difference(theirs, ours)
+            raise UserError(f"{split.name} has other classes than {splits[0].name}: {what}")
     return splits[0].classes
+
+
+def _difference(theirs: list[str], ours: list[str]) -> str:
+    if len(theirs) != len(ours):
+        return f"{len(theirs)}, not {len(ours)}"
+    return next(
+        f"id {k} is {a}, not {b}" for k, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b
+    )

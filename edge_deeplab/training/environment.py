@@ -41,13 +41,18 @@ def environment(processes: int) -> dict[str, Any]:
 
 def git_commit() -> str:
     """Commit of the code that is running, ``+dirty`` if it has changes; empty outside a checkout."""
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = _git("rev-parse", "HEAD").strip() if _tracked() else ""
     return commit + ("+dirty" if commit and _git("status", "--porcelain", "-uno") else "")
 
 
 def git_patch() -> str:
     """What the running code differs by from its commit, as a diff; empty if it does not."""
-    return _git("diff", "HEAD")[:PATCH_LIMIT]
+    return _git("diff", "HEAD")[:PATCH_LIMIT] if _tracked() else ""
+
+
+def _tracked() -> bool:
+    """Whether this file is in the checkout around it; a package installed in a project's .venv is not."""
+    return bool(_git("ls-files", Path(__file__).name))
 
 
 def _git(*words: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ def save_state(
         "config": json.dumps(dataclasses.asdict(config)),
         "contract": contract.to_json(),
         "scaler": json.dumps(scaler.state_dict()),
-        "pictures": json.dumps([_pictures(split) for split in splits]),
+        "pictures": json.dumps([split.listing for split in splits]),
     }
     write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, header))
 
@@ -115,7 +114,7 @@ class State:
             )
         # A state written before pictures were noted has none.
         for split, noted in zip(splits, pictures, strict=False):
-            if _pictures(split) != noted:
+            if split.listing != noted:
                 raise UserError(
                     f"{split.name} holds other pictures ({len(split)}) than {path} was trained with "
                     f"({noted[0]}); put those back to resume, or start another --output with --init BEST"
@@ -152,12 +151,6 @@ class State:
 
     def _no_state(self, error: Exception) -> UserError:
         return UserError(f"{self.path} is no training state of this model: {error}")
-
-
-def _pictures(split: Split) -> list[int]:
-    """A split's number of pictures, and a checksum of their names in order."""
-    names = "\n".join(pair.image.name for pair in split.pairs)
-    return [len(split), zlib.crc32(names.encode())]
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_deeplab.cli import main
+from edge_deeplab.data import Pair, Split
+from edge_deeplab.errors import UserError
+from edge_deeplab.evaluation.shares import Alone, check_same_pictures
 from edge_deeplab.imaging import write_image
 from edge_deeplab.runtimes import open_model
 from tests.cli.support import strictly
@@ -117,6 +121,19 @@ def test_what_is_wrong_in_one_share_is_told_once(toy: Path, people: Path, tmp_pa
     (message,) = two.words
     assert "2.png: the file is cut short" in message
     assert not (tmp_path / "x.json").exists()
+
+
+def test_other_pictures_in_another_process_are_refused() -> None:
+    def split(*names: str) -> Split:
+        return Split("x/val", tuple(Pair(Path(name), Path(name)) for name in names))
+
+    class Two(Alone):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, [split("a.png", "c.png").listing]]
+
+    check_same_pictures([split("a.png", "c.png")], Two())
+    with pytest.raises(UserError, match="x/val: process 0 sees 2 pictures, process 1 sees 2, and not"):
+        check_same_pictures([split("a.png", "b.png")], Two())
 
 
 @pytest.mark.parametrize("words", [("--provider", "cuda"), ("--delegate", "gpu")])

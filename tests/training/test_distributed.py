@@ -74,6 +74,22 @@ TELLING_RANGES = (
 """The command line; every process writes down the activation ranges that it scores with, a line each time."""
 
 
+OTHER_PICTURES = (
+    "import dataclasses, os, sys\n"
+    "from edge_deeplab import data\n"
+    "opened = data.open_splits\n"
+    "def fewer(specs, split):\n"
+    "    splits = opened(specs, split)\n"
+    "    if os.environ['RANK'] == '1':\n"
+    "        splits = [dataclasses.replace(one, pairs=one.pairs[1:]) for one in splits]\n"
+    "    return splits\n"
+    "data.open_splits = fewer\n"
+    "from edge_deeplab.cli import main\n"
+    "raise SystemExit(main(sys.argv[1:]))\n"
+)
+"""The command line on two machines: the second one's data lack a picture."""
+
+
 def start(config: TrainConfig, folder: Path, *more: str, program: str = "") -> subprocess.Popen[str]:
     """Start ``edge-deeplab train``, or a program around it, in two processes; its words go to ``folder``."""
     folder.mkdir(exist_ok=True)
@@ -261,6 +277,23 @@ def test_an_error_in_one_process_is_told_once(tmp_path: Path, people: Path, shar
     assert run_two(settings, tmp_path / "two") != 0
     (message,) = words_of(tmp_path / "two")
     assert "05.png: the file is cut short" in message
+
+
+def test_other_pictures_on_another_machine_are_told_at_once(tmp_path: Path, shared: TrainConfig) -> None:
+    assert run_two(shared, tmp_path / "two", program=OTHER_PICTURES) != 0
+    (message,) = words_of(tmp_path / "two")
+    assert "people/train: process 0 sees 12 pictures, process 1 sees 11, and not the same ones" in message
+
+
+def test_a_state_that_not_all_machines_see(
+    tmp_path: Path, shared: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others would begin at step 0 while the first goes on."""
+    world = World(torch.device("cpu"), 0, 2)
+    answers = {int: lambda step: [step + 6, step], list: lambda listings: [listings, listings]}
+    monkeypatch.setattr(World, "gather", lambda _, value: answers[type(value)](value))
+    with pytest.raises(UserError, match=r"they are at steps 6, 0\); give an --output that all machines"):
+        Trainer(shared, tmp_path / "run", world=world)
 
 
 def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path, shared: TrainConfig) -> None:

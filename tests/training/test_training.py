@@ -37,7 +37,7 @@ from edge_deeplab.training import engine, objective
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.config_file import read_config
 from edge_deeplab.training.dataset import Batches, Samples, loader
-from edge_deeplab.training.engine import train
+from edge_deeplab.training.engine import Trainer, train
 from edge_deeplab.training.losses import segmentation_loss
 from edge_deeplab.training.run_folder import BEST, STATE
 from tests.training.support import assert_same_run, log_of, state_of
@@ -373,10 +373,28 @@ def test_too_few_pictures_for_a_batch(tmp_path: Path, config: TrainConfig) -> No
 
 def test_data_sets_with_different_classes(tmp_path: Path, people: Path, config: TrainConfig) -> None:
     shutil.copytree(people, tmp_path / "pets")
-    (tmp_path / "pets" / "classes.txt").write_text("background\ncat\ndog\n")
     data = (*config.data, f"folder:{tmp_path / 'pets'}")
-    with pytest.raises(UserError, match="pets/train has other classes than people/train"):
-        train(dataclasses.replace(config, data=data), tmp_path / "run")
+    for names, words in (
+        ("background\ncat\ndog\n", "3, not 2"),
+        ("background\ncat\n", "id 1 is cat, not person"),
+        ("person\nbackground\n", "in another order"),
+    ):
+        (tmp_path / "pets" / "classes.txt").write_text(names)
+        with pytest.raises(UserError, match=f"pets/train has other classes than people/train: {words}"):
+            train(dataclasses.replace(config, data=data), tmp_path / "run")
+
+
+def test_data_sets_that_only_paint_their_classes_differently(
+    tmp_path: Path, people: Path, config: TrainConfig
+) -> None:
+    shutil.copytree(people, tmp_path / "people")
+    (tmp_path / "people" / "classes.txt").write_text("background\nperson\n")
+    data = (*config.data, f"folder:{tmp_path / 'people'}")
+    trainer = Trainer(dataclasses.replace(config, data=data), tmp_path / "run")
+    first, second = (split.classes for split in trainer.train_splits)
+    assert first != second
+    assert trainer.contract.classes == first
+    assert len(trainer.samples) == 24
 
 
 def damage(root: Path, split: str, what: str) -> str:

@@ -35,6 +35,7 @@ SCRIPTS = (
     "steadiness",
     "edges",
     "answers",
+    "backdrops",
 )
 
 

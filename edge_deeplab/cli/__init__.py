@@ -7,6 +7,8 @@ needs is imported when it runs.
 from __future__ import annotations
 
 import argparse
+import difflib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +34,23 @@ class Command:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse a misspelt option before argparse misses what it would have been."""
+        if self._subparsers is None and args is not None:  # of nested parsers the innermost
+            self._check_names(args)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _check_names(self, words: Sequence[str]) -> None:
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            # argparse takes a word with a space for a value.
+            if name.startswith("--") and " " not in word and name not in self._option_string_actions:
+                near = difflib.get_close_matches(name, self._option_string_actions, 1)
+                self.error(f"there is no option {name}{f'; did you mean {near[0]}?' if near else ''}")
 
     def error(self, message: str) -> NoReturn:
         """One line instead of argparse's usage block."""
@@ -75,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         _forget_what_cannot_be_written()
-        return _fail(f"{error.filename or 'the system'}: {because(error)}")
+        return _fail(f"{error.filename or 'cannot write the output'}: {because(error)}")
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be what went away
             print("stopped", file=sys.stderr)

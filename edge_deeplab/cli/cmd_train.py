@@ -56,9 +56,11 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from edge_deeplab.errors import UserError, needs
+    from edge_deeplab.files import check_writable
     from edge_deeplab.training.allocator import with_huge_pages
     from edge_deeplab.training.config import TrainConfig
     from edge_deeplab.training.config_file import FIELDS, read_config
+    from edge_deeplab.training.place import check_place
 
     values = read_config(args.config) if args.config else {}
     given_names = FIELDS.keys() & vars(args).keys()
@@ -69,12 +71,17 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("give the data to train on: --data KIND:PATH, or data: in --config")
     config = TrainConfig(**values)
     config.check()
+    output = Path(args.output)
+    check_place(output, resume=args.resume)
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    if first:
+        check_writable(output / "config.yaml")
     with_huge_pages()
     with needs("train"):
         from edge_deeplab.training.engine import train
     # A file may hold every setting, as a run's config.yaml does; an option is somebody's wish.
-    best = train(config, Path(args.output), resume=args.resume, given=given_names)
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+    best = train(config, output, resume=args.resume, given=given_names)
+    if first:
         print(f"best model: {best}")
     return 0
 

@@ -32,6 +32,7 @@ from edge_deeplab.training.losses import class_weights
 from edge_deeplab.training.networks import assemble, floats, measure_ranges
 from edge_deeplab.training.objective import Objective
 from edge_deeplab.training.optimizer import learning_rate, make_optimizer, set_rate
+from edge_deeplab.training.place import check_place
 from edge_deeplab.training.run_folder import RunFolder
 from edge_deeplab.training.state import Progress, State, save_state
 from edge_deeplab.training.step import NotFinite, Step
@@ -88,7 +89,7 @@ class Trainer:
         self.config = config
         self.world = world or World(find_device(config.device))
         self.folder = RunFolder(output)
-        self._check_folder(resume)
+        check_place(output, resume=resume)
         self._check_world()
         self.train_splits = open_splits(config.data, "train")
         self.val_splits = open_splits(config.data, "val")
@@ -105,15 +106,6 @@ class Trainer:
         state = self._stopped()
         self._check_machines(state)
         self._build(classes, state)
-
-    def _check_folder(self, resume: bool) -> None:
-        path = self.folder.path
-        if resume and not path.exists():
-            raise UserError(f"nothing to resume in {path}: it does not exist; start without --resume")
-        if not resume and self.folder.state.exists():
-            raise UserError(
-                f"{path} holds a run already; continue it with --resume or choose another --output"
-            )
 
     def _stopped(self) -> State | None:
         """What a run that stopped has left; says where going on is not quite what it would have been."""

@@ -18,9 +18,7 @@ from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.config_file import write_config
 from edge_deeplab.training.curves import draw_curves
 from edge_deeplab.training.environment import environment, git_patch
-
-STATE = "last.safetensors"
-BEST = "best.safetensors"
+from edge_deeplab.training.place import BEST, STATE
 
 
 class RunFolder:

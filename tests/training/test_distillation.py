@@ -17,7 +17,7 @@ from edge_deeplab.spec import PERSON_CLASSES, InputContract
 from edge_deeplab.training.config import TrainConfig
 from edge_deeplab.training.distillation import Teacher, channel_wise, load_teacher, logits_kl
 from edge_deeplab.training.engine import train
-from edge_deeplab.training.run_folder import BEST
+from edge_deeplab.training.place import BEST
 from tests.training.support import log_of, state_of
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]

@@ -39,7 +39,7 @@ from edge_deeplab.training.config_file import read_config
 from edge_deeplab.training.dataset import Batches, Samples, loader
 from edge_deeplab.training.engine import Trainer, train
 from edge_deeplab.training.losses import segmentation_loss
-from edge_deeplab.training.run_folder import BEST, STATE
+from edge_deeplab.training.place import BEST, STATE
 from tests.training.support import assert_same_run, log_of, state_of
 
 # Worker processes are forked from a process with threads; Python 3.12 and later warn of that.

@@ -64,7 +64,8 @@ def from_checkpoint(
 
     Between them PyTorch at the size the network was trained for, where another one was asked for.
     """
-    with needs("export"):
+    # A target that builds from a prepared file needs PyTorch only to prepare one.
+    with needs("export" if target.build is not None else target.extra):
         from edge_deeplab.export.heads import with_head
         from edge_deeplab.models.checkpoint import load_checkpoint
         from edge_deeplab.runtimes.on_torch import TorchRuntime

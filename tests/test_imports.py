@@ -283,6 +283,8 @@ def test_what_needs_torch_says_so_in_one_line(tmp_path: Path, make_people: Calla
         ("train", ["average", checkpoint, checkpoint, "--output", "out/x.safetensors"]),
         ("export", ["export", checkpoint, "--target", "onnx", "--output", "out/x.onnx"]),
         ("export", ["export", checkpoint, "--target", "safetensors", "--output", "out/x.safetensors"]),
+        ("export-tflite", ["export", checkpoint, "--target", "tflite", "--output", "out/x.tflite"]),
+        ("export", ["export", checkpoint, "--target", "trt", "--prepare", "--output", "out/x.onnx"]),
     ):
         done = python(CLI, *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr

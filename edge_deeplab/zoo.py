@@ -42,6 +42,9 @@ def find(model: str, *, prefer: tuple[str, ...] = (".onnx", ".safetensors")) -> 
     name, dot, suffix = model.rpartition(".")
     if shipped_file := ours.get(name, {}).get(dot + suffix):
         return shipped_file
+    best = path / "best.safetensors"  # as a training run calls it
+    if best.is_file():
+        raise UserError(f"{model} is the folder of a run; give {best}")
     raise UserError(f"no model {model!r}: neither a file nor shipped ({', '.join(ours) or 'none are'})")
 
 

@@ -38,10 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     kinds = args.save or ["mask"]
     pictures = _pictures(args.sources)
     output = Path(args.output)
-    if output.exists() and not output.is_dir():
-        from edge_deeplab.errors import UserError
-
-        raise UserError(f"--output {output} is a file; give a folder")
+    _check_folder(output)
     places = _places(pictures, kinds, output)
     times = []
     with open_from(args) as model:
@@ -65,6 +62,18 @@ def _run(args: argparse.Namespace) -> int:
         f"median {middle:.1f} ms a picture"
     )
     return 0
+
+
+def _check_folder(output: Path) -> None:
+    from edge_deeplab.errors import UserError
+    from edge_deeplab.imaging import IMAGE_SUFFIXES
+
+    if output.is_dir():
+        return
+    if output.exists():
+        raise UserError(f"--output {output} is a file; give a folder")
+    if output.suffix.lower() in IMAGE_SUFFIXES:
+        raise UserError(f"--output {output} is named like a picture; give a folder, results go into it")
 
 
 def _pictures(sources: list[str]) -> list[Path]:

@@ -392,7 +392,7 @@ def test_averages_are_refused_in_one_line(run: Run, checkpoint: Path, tmp_path: 
     output = tmp_path / "x.safetensors"
     run("average", checkpoint, "--output", output).refused("two checkpoints or more")
     run("average", checkpoint, checkpoint, "--weights", "1", "--output", output).refused("one weight")
-    run("average", checkpoint, tmp_path / "no.safetensors", "--output", output).refused("no such file")
+    run("average", checkpoint, tmp_path / "no.safetensors", "--output", output).refused("neither a file")
     run("average", checkpoint, checkpoint, "--output", tmp_path / "x.onnx").refused("end in .safetensors")
     model, contract = load_checkpoint(checkpoint)
     other = tmp_path / "other.safetensors"

@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     if film.damaged:
         print(f"note: {film.damaged} damaged packets of {source} were passed over")
     sound = f", sound kept ({len(film.audio)})" if film.audio else ""
-    print(f"{writer.frames} frames ({view.mode}) -> {output}{sound}")
+    print(f"{writer.frames} frame{'s' * (writer.frames != 1)} ({view.mode}) -> {output}{sound}")
     return 0
 
 

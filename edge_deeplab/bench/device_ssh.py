@@ -185,7 +185,7 @@ class SshDevice(Device):
 
     def command(self) -> list[str]:
         """The local command whose standard input and output lead to Python over there."""
-        ssh = shlex.split(os.environ.get(COMMAND, "ssh"))
+        ssh = shlex.split(os.environ.get(COMMAND) or "ssh")
         options = [word for option in OPTIONS for word in ("-o", option)]
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             options += ["-o", "BatchMode=yes"]  # nobody is there who could answer a question

@@ -359,6 +359,11 @@ def test_no_ssh_client(device: SshDevice, job: Job, monkeypatch: pytest.MonkeyPa
     assert "/nowhere/ssh is not installed; cure: install the OpenSSH client" in refusal(device, job)
 
 
+def test_an_empty_ssh_command_is_none(device: SshDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND, "")
+    assert device.command()[0] == "ssh"
+
+
 def test_a_talkative_login(tmp_path: Path, job: Job, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login that prints before anything else, as many shells' start files do."""
     said = tmp_path / "ssh"

@@ -32,7 +32,9 @@ def drawn(labels: Labels, truth: Labels, colors: Frame, words: str) -> Frame:
     verdict[labels != truth] = WRONG
     verdict[truth == IGNORE] = 0
     both = np.hstack([colors[labels], verdict])
-    cv2.putText(both, words, (6, both.shape[0] - 8), FONT, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
+    # A box, no outline: letters of another thickness are of another width in OpenCV 5.
+    width = cv2.getTextSize(words, FONT, 0.5, 1)[0][0]
+    cv2.rectangle(both, (0, both.shape[0] - 24), (width + 12, both.shape[0]), (32, 32, 32), cv2.FILLED)
     cv2.putText(both, words, (6, both.shape[0] - 8), FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return both
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edge_deeplab.errors import UserError, needs
 from edge_deeplab.export.base import Options, Target, Tolerance, targets
 from edge_deeplab.files import whole_file, write_text
-from edge_deeplab.zoo import find
+from edge_deeplab.zoo import find, shipped
 
 if TYPE_CHECKING:
     from edge_deeplab.export.report import Report
@@ -66,6 +66,11 @@ def export_model(
     if output.suffix != suffix:
         raise UserError(f"--output {output} must end in {suffix} for --target {target}")
     path = find(model, prefer=(".safetensors",))
+    if path.suffix != ".safetensors" and not (path.suffix == ".onnx" and chosen.build is not None):
+        raise UserError(
+            f"export starts from a checkpoint (.safetensors), not from {path}; give the one it was made "
+            f"from, or a shipped model: {', '.join(shipped())}"
+        )
     if output.exists() and output.samefile(path):
         raise UserError(f"--output {output} is the model itself; give another name")
     with needs(chosen.extra):

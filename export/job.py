@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_deeplab import imaging
-from edge_deeplab.errors import UserError
 from edge_deeplab.export import diagnose
 from edge_deeplab.export.base import Options, Target, Tolerance
 from edge_deeplab.export.report import LayerError, Report
@@ -22,7 +21,6 @@ from edge_deeplab.export.verify import Samples, verify
 from edge_deeplab.metrics import Evaluator
 from edge_deeplab.runtimes import open_model
 from edge_deeplab.runtimes.base import Runtime
-from edge_deeplab.zoo import shipped
 
 MOST_IN_FLOAT = 16
 """Layers the search leaves in float at most: beyond that, INT8 is not what the model should run in."""
@@ -210,10 +208,5 @@ def open_job(
         if options.precision == "fp32":  # without another wish the artefact has its precision
             options = dataclasses.replace(options, precision=reference.contract.precision)
         return Job(reference, iter([stage]), target, name, options, samples, source)
-    if path.suffix != ".safetensors":
-        raise UserError(
-            f"export starts from a checkpoint (.safetensors), not from {path}; give the one it was made "
-            f"from, or a shipped model: {', '.join(shipped())}"
-        )
     reference, own_size, stages = from_checkpoint(path, target, options)
     return Job(reference, stages, target, name, options, samples, source, own_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_a_picture_s_name_for_a_folder(run: Run, toy: Path, photo: Path, tmp_pat
 def test_the_folder_of_a_run_for_its_model(run: Run, people: Path, tmp_path: Path) -> None:
     (tmp_path / BEST).write_bytes(b"weights")
     run("eval", tmp_path, "--data", f"folder:{people}").refused(f"folder of a run; give {tmp_path / BEST}")
+
+
+def test_an_artefact_is_no_start_of_an_export_under_any_name(
+    run: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not "is the model itself; give another name", with which it would be refused too."""
+    monkeypatch.chdir(tmp_path)
+    for model in (toy, shutil.copy(toy, tmp_path)):
+        run("export", model, "--target", "onnx").refused("starts from a checkpoint")
+    assert [path.name for path in tmp_path.iterdir()] == [toy.name]
 
 
 def test_averages_take_shipped_names(run: Run, checkpoint: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def check_block(block: Block, made: Install, folder: Path) -> None:
 def _folder(block: Block, made: Install, work: Path) -> Path:
     """README speaks to people with a checkout, the documents to people who installed the package.
 
-    A document may say so where it needs the checkout: by ``make``, ``benchmarks/`` or ``pip install '.[NAME]'``.
+    One of these needs the checkout too where it has ``make``, ``benchmarks/`` or ``pip install '.[NAME]'``.
     """
     if block.path.name == "README.md" or re.search(r"\b(make|benchmarks/)|'\.\[", block.text):
         return made.checkout

@@ -35,7 +35,6 @@ SCRIPTS = (
     "steadiness",
     "edges",
     "answers",
-    "backdrops",
 )
 
 

@@ -56,13 +56,18 @@ def _check(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from edge_deeplab.data import open_split
-    from edge_deeplab.data.check import check_split, duplicates
+    from edge_deeplab.data.check import Problem, check_split, duplicates
+    from edge_deeplab.data.layout import gaps_listed
     from edge_deeplab.data.sheet import contact_sheet
     from edge_deeplab.files import check_writable, write_text
     from edge_deeplab.imaging import write_image
 
     names = list(dict.fromkeys(args.split))
-    splits = [open_split(args.data, name) for name in names]  # all, before the long part begins
+    splits, gaps = [], []
+    for name in names:  # all, before the long part begins
+        with gaps_listed() as missing:
+            splits.append(open_split(args.data, name))
+        gaps.append(missing)
     if args.output:
         for name in ("report.json", *(f"{name}.png" for name in names)):
             check_writable(Path(args.output) / name)
@@ -75,6 +80,8 @@ def _check(args: argparse.Namespace) -> int:
         )
         for split in splits
     ]
+    for summary, missing in zip(summaries, gaps, strict=True):
+        summary.problems[:0] = [Problem("unpaired", line) for line in missing]
     twins = [
         problem
         for place, summary in enumerate(summaries)
@@ -138,6 +145,7 @@ def _print_classes(summaries: list[Summary]) -> None:
 
 def _print_problems(problems: list[Problem]) -> None:
     titles = {
+        "unpaired": "without their labels, or labels without their photo",
         "unreadable": "that cannot be read",
         "size": "with a photo and mask of different size",
         "id": "with label ids out of range",

@@ -39,7 +39,7 @@ Progress = Callable[..., Iterable["Look"]]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a pair: ``unreadable``, ``size``, ``id`` or ``duplicate``, and its one line."""
+    """Something wrong, and its one line: ``unpaired``, ``unreadable``, ``size``, ``id`` or ``duplicate``."""
 
     what: str
     message: str

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_deeplab.data.base import Kind, Pair, Split
 from edge_deeplab.data.decode import person_from_alpha
-from edge_deeplab.data.layout import find_root, found_in, in_split, split_name
+from edge_deeplab.data.layout import find_root, found_in, gap, in_split, split_name
 from edge_deeplab.errors import UserError
 
 CURE = "give the folder matting_human_half, with clip_img and matting in it"
@@ -34,10 +34,8 @@ def _open(path: Path, split: str) -> Split:
     missing = sorted(images.keys() - masks.keys())
     # The published archive lacks a cut-out for one or two photos; more means it was not unpacked whole.
     if len(missing) > max(2, len(images) // 1000):
-        raise UserError(
-            f"{images[missing[0]]} has no cut-out in {root / 'matting'} ({len(missing)} of {len(images)} "
-            "such); unpack the archive again"
-        )
+        lines = [f"{images[name]} has no cut-out in {root / 'matting'}" for name in missing]
+        gap(lines, f"{lines[0]} ({len(missing)} of {len(images)} such); unpack the archive again")
     pairs = tuple(
         Pair(images[name], masks[name])
         for name in sorted(images.keys() & masks.keys())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_deeplab.data.base import Kind, Pair, Split
 from edge_deeplab.data.decode import IdTable
-from edge_deeplab.data.layout import found_in, pair_by_name, pictures, read_lines, split_name
+from edge_deeplab.data.layout import found_in, gap, pair_by_name, pictures, read_lines, split_name
 from edge_deeplab.errors import UserError
 from edge_deeplab.metrics import IGNORE
 from edge_deeplab.spec import ClassInfo
@@ -42,13 +42,12 @@ def _listed(source: Path) -> tuple[Pair, ...]:
     if len(words) % 2:
         raise UserError(f"{source} holds {len(words)} paths; expected pairs of photo and mask")
     files = [source.parent / Path(word).parent.name / Path(word).name for word in words]
-    for file in files:
-        if not file.is_file():
-            raise UserError(
-                f"{source} names {file.parent.name}/{file.name}, but there is no {file}; "
-                f"{found_in(source.parent)} in {source.parent}; {CURE}"
-            )
-    return tuple(sorted((Pair(*two) for two in zip(files[::2], files[1::2], strict=True)), key=_name))
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        lines = [f"{source} names {file.parent.name}/{file.name}, but there is no {file}" for file in missing]
+        gap(lines, f"{lines[0]}; {found_in(source.parent)} in {source.parent}; {CURE}")
+    pairs = (Pair(*two) for two in zip(files[::2], files[1::2], strict=True) if not set(two) & set(missing))
+    return tuple(sorted(pairs, key=_name))
 
 
 def _name(pair: Pair) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_deeplab.data.base import Kind, Pair, Split
 from edge_deeplab.data.decode import UnknownId
-from edge_deeplab.data.layout import found_in, in_split, pictures, split_name
+from edge_deeplab.data.layout import found_in, gap, in_split, pictures, split_name
 from edge_deeplab.errors import UserError
 from edge_deeplab.files import read_bytes
 from edge_deeplab.imaging import Labels
@@ -101,11 +101,10 @@ def _open(path: Path, split: str) -> Split:
     for folder in folders:
         for image in pictures(folder, CURE).values():
             if not _annotation(image).is_file():
-                raise UserError(
-                    f"{image} has no annotation {_annotation(image)}; {found_in(folder.parent)} in "
-                    f"{folder.parent}; unpack the data set again"
-                )
-            if in_split(f"{folder.parent.name}/{image.stem}", split):
+                line = f"{image} has no annotation {_annotation(image)}"
+                found = f"{found_in(folder.parent)} in {folder.parent}"
+                gap([line], f"{line}; {found}; unpack the data set again")
+            elif in_split(f"{folder.parent.name}/{image.stem}", split):
                 pairs.append(Pair(image, _annotation(image)))
     return Split(split_name(root, split), tuple(pairs), decode=_decode)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from edge_deeplab.data.base import Pair
@@ -12,6 +14,31 @@ from edge_deeplab.imaging import IMAGE_SUFFIXES
 
 VAL_EVERY = 20
 """Where authors publish no split, one picture in this many is for validation."""
+
+
+_gaps: ContextVar[list[str] | None] = ContextVar("gaps", default=None)
+
+
+@contextmanager
+def gaps_listed() -> Iterator[list[str]]:
+    """Within it, photos without labels are left out of splits, and listed here, a line each.
+
+    For ``data check``, which tells all that is wrong; whoever trains or evaluates is stopped at the first.
+    """
+    found: list[str] = []
+    token = _gaps.set(found)
+    try:
+        yield found
+    finally:
+        _gaps.reset(token)
+
+
+def gap(lines: Sequence[str], message: str) -> None:
+    """Something is missing: listed for :func:`gaps_listed`, an error for everybody else."""
+    listed = _gaps.get()
+    if listed is None:
+        raise UserError(message)
+    listed += lines
 
 
 def find_root(path: Path, expected: tuple[str, ...], inside: tuple[str, ...], cure: str) -> Path:
@@ -78,9 +105,10 @@ def pair_by_name(images: Mapping[str, Path], masks: Mapping[str, Path], where: P
     """
     for missing, what in ((images.keys() - masks.keys(), "mask"), (masks.keys() - images.keys(), "photo")):
         if missing:
-            present = (images if what == "mask" else masks)[min(missing)]
-            raise UserError(f"{present} has no {what} of the same name ({len(missing)} such in {where})")
-    return tuple(Pair(image, masks[name]) for name, image in sorted(images.items()))
+            present = images if what == "mask" else masks
+            lines = [f"{present[name]} has no {what} of the same name" for name in sorted(missing)]
+            gap(lines, f"{lines[0]} ({len(missing)} such in {where})")
+    return tuple(Pair(image, masks[name]) for name, image in sorted(images.items()) if name in masks)
 
 
 def pair_by_list(
@@ -100,11 +128,9 @@ def pair_by_list(
     for there, what in ((images, "photo"), (masks, "mask")):
         missing = [name for name in wanted if name not in there]
         if missing:
-            raise UserError(
-                f"{source} names {missing[0]}, but there is no {what} of that name "
-                f"({len(missing)} of {len(wanted)} missing); unpack the data set again"
-            )
-    return tuple(Pair(images[name], masks[name]) for name in wanted)
+            lines = [f"{source} names {name}, but there is no {what} of that name" for name in missing]
+            gap(lines, f"{lines[0]} ({len(missing)} of {len(wanted)} missing); unpack the data set again")
+    return tuple(Pair(images[name], masks[name]) for name in wanted if name in images and name in masks)
 
 
 def read_lines(file: Path) -> list[str]:

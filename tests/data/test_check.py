@@ -214,6 +214,34 @@ def test_a_sound_data_set(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert max(len(line) for line in printed.splitlines()) <= 100
 
 
+def test_what_is_missing_is_listed_and_the_rest_is_checked(
+    root: Path, make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training would stop at the first; whoever asks what is wrong is told all of it."""
+    for name in ("val0", "val2"):
+        (root / "val" / "masks" / f"{name}.png").unlink()
+    (root / "train" / "images" / "train1.jpg").unlink()
+    (root / "val" / "masks" / "val1.png").write_text("no picture")
+    make.photo(root / "val" / "images" / "val3.jpg")
+    make.gray(root / "val" / "masks" / "val3.png", make.ids(0, 1))
+    with pytest.raises(UserError, match=r"val0.jpg has no mask of the same name \(2 such"):
+        open_split(f"folder:{root}", "val")
+    out = tmp_path / "out"
+    assert main(["data", "check", f"folder:{root}", "--output", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert "3 without their labels, or labels without their photo:" in printed
+    assert "pets/val: 2 pairs, 1 sound" in printed
+    assert "\n4 problems\n" in printed
+    report = json.loads((out / "report.json").read_text())
+    told = [
+        [(p["what"], Path(p["message"].split()[0]).name) for p in s["problems"]] for s in report["splits"]
+    ]
+    gaps = [[(what, name) for what, name in split if what == "unpaired"] for split in told]
+    assert gaps == [[("unpaired", "train1.png")], [("unpaired", "val0.jpg"), ("unpaired", "val2.jpg")]]
+    with pytest.raises(UserError, match=r"train1\.png has no photo"):
+        open_split(f"folder:{root}", "train")  # as strict as before, afterwards
+
+
 def test_problems_are_printed_and_the_status_is_1(
     root: Path, make: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

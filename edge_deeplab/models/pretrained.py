@@ -61,7 +61,9 @@ def initialise(model: DeepLabV3Plus, source: str, images: Tensor, classes: Seque
         return _from_torchvision(model, state)
     if suffix == ".safetensors":
         return _from_checkpoint(model, source, list(classes))
-    raise UserError(f"--init {source}: give torchvision, a shipped name or a .npz, .pth or .safetensors")
+    raise UserError(
+        f"--init {source}: give torchvision, a shipped name, or a .npz, .pth or .safetensors file"
+    )
 
 
 def _download_torchvision() -> dict[str, Tensor]:

@@ -425,7 +425,8 @@ def test_a_checkpoint_of_another_variant(tmp_path: Path, contract: InputContract
 @pytest.mark.parametrize("source_name", ["imagenet", "weights.onnx", "weights.ckpt", "."])
 def test_an_unknown_kind_of_source(images: Tensor, source_name: str) -> None:
     with pytest.raises(
-        UserError, match=r"--init .*: give torchvision, or a \.npz, \.pth or \.safetensors file"
+        UserError,
+        match=r"--init .*: give torchvision, a shipped name, or a \.npz, \.pth or \.safetensors file",
     ):
         initialise(small(2), source_name, images)
 

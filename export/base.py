@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +36,8 @@ SCHEMES: tuple[str, ...] = get_args(Scheme)
 METHODS: tuple[str, ...] = get_args(Method)
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-"""(items, what is being done) -> the items again, while a bar moves."""
+"""(items, what is being done) -> the items again, while a bar moves. What cannot be counted is one item: its
+name."""
 
 
 def silent(items: Iterable[Any], label: str) -> Iterable[Any]:
@@ -95,6 +96,16 @@ class Options:
     scratch: Path | None = field(default=None, compare=False, repr=False)
     progress: Progress = field(default=silent, compare=False, repr=False)
     note: Callable[[str], None] = field(default=unheard, compare=False, repr=False)
+
+    @contextmanager
+    def doing(self, label: str) -> Iterator[None]:
+        """Name what is being done, where it takes seconds and nothing can be counted."""
+        shown = iter(self.progress((label,), label))
+        next(shown, None)
+        try:
+            yield
+        finally:
+            next(shown, None)  # ends a bar
 
 
 @dataclass(frozen=True)

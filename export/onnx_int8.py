@@ -71,7 +71,7 @@ def quantise(graph: Any, contract: InputContract, options: Options, scheme: str)
     style = STYLES[scheme]
     measured = _ranges(graph, contract, options.calibration, options)
     graph = _with_shapes(graph)
-    with _quiet():
+    with options.doing("rounding to INT8"), _quiet():
         quantizer = QDQQuantizer(
             graph,
             per_channel=True,

@@ -65,7 +65,7 @@ def from_checkpoint(
     Between them PyTorch at the size the network was trained for, where another one was asked for.
     """
     # A target that builds from a prepared file needs PyTorch only to prepare one.
-    with needs("export" if target.build is not None else target.extra):
+    with options.doing("starting PyTorch"), needs("export" if target.build is not None else target.extra):
         from edge_deeplab.export.heads import with_head
         from edge_deeplab.models.checkpoint import load_checkpoint
         from edge_deeplab.runtimes.on_torch import TorchRuntime
@@ -113,7 +113,8 @@ def _stages(
         # An attempt with other layers in float needs other biases, and only then.
         @lru_cache(maxsize=1)
         def with_floats(kept: frozenset[str]) -> DeepLabV3Plus:
-            return remedies.correct_biases(base, images(), kept, symmetric=symmetric)
+            with options.doing("correcting biases"):
+                return remedies.correct_biases(base, images(), kept, symmetric=symmetric)
 
         def write(chosen: Options, output: Path) -> InputContract:
             return target.write(with_floats(frozenset(chosen.keep_float)), contract, chosen, output)

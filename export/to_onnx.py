@@ -34,7 +34,8 @@ def write(
     """
     with needs("export"):
         from edge_deeplab.export import onnx_fp16, onnx_graph, onnx_int8, onnx_io
-    graph, contract = onnx_graph.float_graph(model, contract, options)
+    with options.doing("tracing the network"):
+        graph, contract = onnx_graph.float_graph(model, contract, options)
     if options.precision == "int8":
         scheme = options.scheme or scheme
         graph = onnx_int8.quantise(graph, contract, options, scheme)

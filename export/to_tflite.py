@@ -58,7 +58,7 @@ def write(model: DeepLabV3Plus, contract: InputContract, options: Options, path:
     _, contract = with_head(model, contract)
     contract = contract.replace(layout="NHWC", dtype="float32", dynamic=())
     with tempfile.TemporaryDirectory(prefix="edge-deeplab-") as own:
-        source = _float_file(model, contract, options.scratch or Path(own))
+        source = _float_file(model, contract, options, options.scratch or Path(own))
         data, contract = _of_precision(source, contract, options)
     result = TfliteModel(data)
     if contract.precision == "fp16":
@@ -80,7 +80,7 @@ def _of_precision(source: Path, contract: InputContract, options: Options) -> tu
     return source.read_bytes(), contract
 
 
-def _float_file(model: DeepLabV3Plus, contract: InputContract, folder: Path) -> Path:
+def _float_file(model: DeepLabV3Plus, contract: InputContract, options: Options, folder: Path) -> Path:
     """The float32 file everything starts from, its layers named as in the network.
 
     It stays in ``folder`` for further attempts with the same weights.
@@ -96,7 +96,8 @@ def _float_file(model: DeepLabV3Plus, contract: InputContract, folder: Path) -> 
     source = folder / f"{what}-{fingerprint(folded.state_dict())}.tflite"
     if not source.is_file():
         unfinished = source.with_suffix(".unfinished")
-        convert(folded, contract, unfinished)
+        with options.doing("converting to TFLite"):
+            convert(folded, contract, unfinished)
         converted = TfliteModel.read(unfinished)
         _name_layers(converted, [(layer.name, layer.convolution) for layer in layers(folded)])
         reshape_before_comparing(converted)
@@ -148,7 +149,8 @@ def _quantised(source: Path, contract: InputContract, options: Options) -> tuple
         note=options.note,
     )
     wanted = tflite_ranges.harmonise(measured, TfliteModel.read(source), contract)
-    data = tflite_quantize.full(source, wanted, contract.dtype, options.keep_float)
+    with options.doing("rounding to INT8"):
+        data = tflite_quantize.full(source, wanted, contract.dtype, options.keep_float)
     return data, contract.replace(quantization=calibration.record("s8s8", options.keep_float))
 
 

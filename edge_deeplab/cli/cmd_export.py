@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from edge_deeplab.cli import Command
 from edge_deeplab.cli.arguments import bar, number, positive, size
@@ -239,9 +240,16 @@ def _options(args: argparse.Namespace) -> Options:
         force=args.force,
         diagnose=args.diagnose,
         settings=target.settings(args),
-        progress=lambda items, label: bar(items, desc=label, unit="picture"),
+        progress=_progress,
         note=lambda line: print(f"edge-deeplab: note: {line}", file=sys.stderr),
     )
+
+
+def _progress(items: Iterable[Any], label: str) -> Iterable[Any]:
+    """A bar; of what cannot be counted only the name."""
+    named = {"bar_format": "{desc} ..."} if items == (label,) else {}
+    shown: Iterable[Any] = bar(items, desc=label, unit="picture", **named)
+    return shown
 
 
 COMMAND = Command("export a model to an artefact and verify it against PyTorch", _arguments, _run)

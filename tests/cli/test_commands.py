@@ -251,3 +251,17 @@ def test_results_go_where_they_can_be_piped(toy: Path) -> None:
     )
     assert strictly(done.stdout)["name"] == "toy"
     assert done.stderr == ""
+
+
+def test_what_cannot_be_counted_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`0/1 [00:00<?, ?picture/s]` would be a lie."""
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    from edge_deeplab.cli.cmd_export import _progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(_progress(("tracing",), "tracing")) == ["tracing"]
+    assert capsys.readouterr().err.split("\r")[1].strip() == "tracing ..."
+    assert list(_progress([1, 2], "verifying")) == [1, 2]
+    assert "0/2" in capsys.readouterr().err

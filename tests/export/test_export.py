@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,28 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+class Shown:
+    """What a user sees being done."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+
+    def __call__(self, items: Iterable[Any], label: str) -> Iterator[Any]:
+        assert self.begun == self.ended, f"{label} begins while {self.begun[-1]} goes on"
+        self.begun.append(label)
+        yield from items
+        self.ended.append(label)
+
+
+def test_a_step_that_fails_ends_its_bar() -> None:
+    shown = Shown()
+    with pytest.raises(ZeroDivisionError), Options(progress=shown).doing("dividing"):
+        assert shown.begun == ["dividing"] != shown.ended
+        _ = 1 / 0
+    assert shown.ended == ["dividing"]
+
+
 # -- every target and precision ------------------------------------------------------------------
 
 
@@ -51,11 +73,15 @@ def test_there_and_back(checkpoint: Path, folder: Path, tmp_path: Path, target: 
         if precision == "int8":
             options = dataclasses.replace(options, calibration=packaged(16))
         path = tmp_path / f"x{chosen.suffix}"
+        shown = Shown()
         try:
-            report = export_model(model, target, path, options)
+            report = export_model(model, target, path, dataclasses.replace(options, progress=shown))
         except MissingExtra as error:
             pytest.skip(str(error))
         assert report.passed
+        assert shown.begun == shown.ended  # one after the other: bars within bars overwrite each other
+        assert shown.begun[:2] == ["reading pictures", "starting PyTorch"]
+        assert shown.begun[-1] == "verifying"
         written = everything(tmp_path)
         assert {path.name, f"{path.name}.report.json"} <= set(written)
         assert all(name.startswith(path.name) for name in written)  # an engine has a sidecar too

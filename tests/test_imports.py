@@ -231,6 +231,25 @@ def toy(tmp_path: Path) -> Path:
     return toy_onnx(tmp_path / "toy.onnx")
 
 
+def test_onnx_runtime_reports_to_nobody(toy: Path, tmp_path: Path) -> None:
+    """What its reports would be kept in, TMPDIR/.ses, is not even made; whoever set the variable decides."""
+    (tmp_path / "own").mkdir()
+    said = "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    script = f"from edge_deeplab.runtimes import open_model; open_model({str(toy)!r}).close(); {said}"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for own, wanted in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**environment, **own, "TMPDIR": str(tmp_path / "own")},
+        )
+        assert done.stdout.strip() == wanted
+        if wanted == "1":
+            assert list((tmp_path / "own").iterdir()) == []
+
+
 def test_open_model_runs_without_torch(toy: Path, tmp_path: Path) -> None:
     script = NO_TORCH + (
         "import numpy as np\n"

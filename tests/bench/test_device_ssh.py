@@ -86,16 +86,19 @@ def nothing_left(there: Path) -> bool:
     return eventually(lambda: not list(there.iterdir()) and not working_in(there))
 
 
-def serving() -> list[int]:
-    """Far sides' serving processes: each is the child of another that outlives it."""
-    found = []
-    for line in processes("pid=,ppid=,args="):
-        pid, parent, command = line.split(None, 2)
-        if BOOT[:40] in command and int(parent) in {
-            int(x.split()[0]) for x in processes("pid=,args=") if BOOT[:40] in x
-        }:
-            found.append(int(pid))
-    return found
+def serving(sshd: Loopback) -> list[int]:
+    """This server's far sides' serving processes: each is the child of another that outlives it.
+
+    Only this server's: other tests measure at the same time.
+    """
+    lines = [line.split(None, 2) for line in processes("pid=,ppid=,args=")]
+    parents = {int(pid): int(parent) for pid, parent, _ in lines}
+    far = {int(pid) for pid, _, command in lines if BOOT[:40] in command}
+
+    def ours(pid: int) -> bool:
+        return pid == sshd.process.pid or (pid in parents and ours(parents[pid]))
+
+    return [pid for pid in far if parents[pid] in far and ours(pid)]
 
 
 def working_in(folder: Path) -> list[int]:
@@ -304,13 +307,13 @@ def test_near_side_killed_in_the_middle(sshd: Loopback, job: Job, there: Path, t
     assert nothing_left(there)
 
 
-def test_far_side_killed_in_the_middle(device: SshDevice, job: Job, there: Path) -> None:
+def test_far_side_killed_in_the_middle(sshd: Loopback, device: SshDevice, job: Job, there: Path) -> None:
     """Not even the process that cleans up is needed for that."""
     endless = dataclasses.replace(job, plan=dataclasses.replace(QUICK, min_seconds=600.0))
 
     def kill(progress: Progress) -> None:
         if progress.phase == "measure":
-            for pid in serving():
+            for pid in serving(sshd):
                 os.kill(pid, 9)
 
     assert "the connection to 127.0.0.1 was cut" in refusal(device, endless, kill)

@@ -75,8 +75,8 @@ def view_from(args: argparse.Namespace, *, keys: bool = False) -> View:
 
     effect = "replace" if args.background else "blur"
     mode = args.mode or effect
+    shown = effect if mode == SIDE_BY_SIDE else mode
     for name, used_by in (("background", "replace"), ("strength", "blur")):
-        shown = effect if mode == SIDE_BY_SIDE else mode
         if getattr(args, name) and shown != used_by and not keys:
             raise UserError(f"--{name} is for --mode {used_by}, not for {shown}")
     view = View(effect, open_background(args.background or "sky"), args.strength or 1.0)

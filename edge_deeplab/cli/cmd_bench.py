@@ -139,8 +139,10 @@ def _writable(args: argparse.Namespace) -> None:
         raise UserError(f"--output {args.output} is a file; give a folder")
     if args.json and Path(args.json).is_dir():
         raise UserError(f"--json {args.json} is a folder; give a file name")
-    for path in [args.json] * bool(args.json) + [Path(args.output or "") / "bench.html"] * bool(args.output):
-        check_writable(path)
+    if args.json:
+        check_writable(args.json)
+    if args.output:
+        check_writable(Path(args.output) / "bench.html")
 
 
 def _write(args: argparse.Namespace, results: Sequence[Result]) -> str:

@@ -12,6 +12,8 @@ from edge_deeplab.imaging import read_image
 from edge_deeplab.matte import Matte
 from edge_deeplab.runtimes import open_model
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python -m edge_deeplab.demos.embed_script PHOTO")
 frame = read_image(sys.argv[1])
 with open_model("portrait", threads=2) as model:
     result = model.segment(frame)

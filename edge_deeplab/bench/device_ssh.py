@@ -112,6 +112,7 @@ class SshDevice(Device):
 
     def measure(self, job: Job, report: Report) -> Result:
         """See :class:`Device`."""
+        report(Progress("connect", 0, 0, self.host))  # a host that is down takes 15 s to say so
         with self.connected() as (link, there):
             if self.trtexec or (self.engine and "tensorrt" not in there.modules):
                 result = self._by_trtexec(link, there, job, report)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edge_deeplab.cli.arguments import positive, size
+from edge_deeplab.cli.given import leave_out
 from edge_deeplab.errors import UserError
 
 Value = TypeVar("Value")
@@ -125,26 +126,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P%",
         help="compare: exit with 1 when something is slower by more than this (5%%) or does not run any more",
     )
+    parser.set_defaults(left=leave_out(parser))
 
 
 # -- options beside each other ---------------------------------------------------------------------
 
 
-def refuse_without_effect(args: argparse.Namespace) -> None:
+def refuse_without_effect(args: argparse.Namespace, typed: dict[str, str]) -> None:
     """Refuse options that were given and change nothing, before anything is measured.
+
+    Args:
+        args: All of them.
+        typed: Those that the command line names: place -> flag.
 
     Raises:
         UserError: They are named, with what would give each an effect.
     """
     first = args.models[0] if args.models else ""
-    given = _given(args)
     if first in ("compare", "report"):
         kept = {"compare": {"fail_above", "output", "json"}, "report": {"output", "json"}}[first]
-        without = dict.fromkeys(given - kept, f"in bench {first}")
+        without = dict.fromkeys(typed.keys() - kept, f"in bench {first}")
     else:
-        without = {name: reason for name, reason in _reasons(args).items() if name in given}
+        without = {name: reason for name, reason in _reasons(args).items() if name in typed}
     if without:
-        words = [f"--{name.replace('_', '-')} has no effect {why}" for name, why in sorted(without.items())]
+        words = [f"{typed[name]} has no effect {why}" for name, why in sorted(without.items())]
         raise UserError("; ".join(words) + ": leave it away")
 
 
@@ -169,14 +174,6 @@ def _reasons(args: argparse.Namespace) -> dict[str, str]:
         tool = "benchmark_model" if scheme == "adb" else "trtexec"
         found |= dict.fromkeys(("frame", "frames", "loads"), f"with {tool}, which times inference alone")
     return found
-
-
-def _given(args: argparse.Namespace) -> set[str]:
-    """Options whose values are not the default ones."""
-    plain = argparse.ArgumentParser()
-    arguments(plain)
-    defaults = vars(plain.parse_args([]))
-    return {name for name, value in defaults.items() if name != "models" and getattr(args, name) != value}
 
 
 # -- types of arguments ----------------------------------------------------------------------------

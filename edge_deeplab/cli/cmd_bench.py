@@ -16,7 +16,7 @@ MLPERF = {"min_queries": 1024, "min_seconds": 60.0, "rounds": 60}
 
 
 def _run(args: argparse.Namespace) -> int:
-    refuse_without_effect(args)
+    refuse_without_effect(args, args.left.settle(args))
     first = args.models[0] if args.models else ""
     action: Callable[[argparse.Namespace], int] = {"compare": _compare, "report": _report}.get(
         first, _measure

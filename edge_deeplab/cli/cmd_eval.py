@@ -173,20 +173,21 @@ def _score(
         if processes.leads:
             print_head()
         for split in splits:
-            trimap = Trimap(len(split.classes))
+            trimap = Trimap(len(split.classes)) if args.trimap else None
             seen = tally(
                 answer,
                 split,
                 indices=share(len(split), processes),
                 progress=_bar(processes, split.name),
-                also=trimap.add if args.trimap else None,
+                also=trimap.add if trimap else None,
             )
             seen = total(seen, processes)
-            trimaps[split.name] = total(trimap, processes)
+            if trimap:
+                trimaps[split.name] = total(trimap, processes)
             if not processes.leads:
                 continue
             record = as_record(seen.scores(), split, seen)
-            if args.trimap:
+            if trimap:
                 record["trimap"] = trimaps[split.name].record()
             results.append(record)
             figures[metric_name(split)] = seen.scores().foreground_iou

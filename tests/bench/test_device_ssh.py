@@ -123,6 +123,7 @@ def test_end_to_end(device: SshDevice, job: Job, there: Path) -> None:
     assert entry.error is None and entry.file == "toy.onnx"
     assert entry.stages["pipeline"].count >= 2
     assert entry.samples["pipeline"]
+    assert seen[0].phase == "connect"
     assert {"copy", "load", "measure"} <= {progress.phase for progress in seen}
     assert nothing_left(there)
 

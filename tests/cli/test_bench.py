@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_deeplab.bench.record import Result
+from edge_deeplab.bench.record import Plan, Result
 from tests.bench.conftest import make_entry, make_result, quiet_turns
 from tests.cli.support import Run
 from tests.conftest import MakePeople
@@ -117,9 +117,14 @@ def test_the_preset_asks_for_mlperfs_lengths() -> None:
     from edge_deeplab.cli import parser
     from edge_deeplab.cli.cmd_bench import _plan
 
-    plan = _plan(parser().parse_args(["bench", "m", "--mlperf", "--scenario", "offline"]))
+    def planned(*words: str) -> Plan:
+        args = parser().parse_args(["bench", "m", "--mlperf", *words])
+        args.left.settle(args)
+        return _plan(args)
+
+    plan = planned("--scenario", "offline")
     assert (plan.min_queries, plan.min_seconds, plan.scenario) == (1024, 60.0, "offline")
-    plan = _plan(parser().parse_args(["bench", "m", "--mlperf", "--min-seconds", "600"]))
+    plan = planned("--min-seconds", "600")
     assert (plan.min_queries, plan.min_seconds) == (1024, 600.0)
 
 
@@ -157,6 +162,7 @@ def test_the_preset_asks_for_mlperfs_lengths() -> None:
         (["TOY", "--fail-above", "much"], ["no percentage"]),
         (["TOY", "--fail-above", "5%"], ["--fail-above has no effect without compare: leave it away"]),
         (["TOY", "--fps", "15"], ["--fps has no effect without --scenario stream"]),
+        (["TOY", "--fps", "30"], ["--fps has no effect without --scenario stream"]),
         (["TOY", "--scenario", "stream", "--batch", "2"], ["--batch has no effect without"]),
         (["TOY", "--split", "test", "--data-limit", "2"], ["--data-limit", "; --split has no effect"]),
         (["TOY", "--engine", "--trtexec"], ["--engine has no effect without --device ssh; --trtexec"]),

@@ -83,7 +83,7 @@ export async function openCamera({ deviceId, height, onEnded }) {
 export async function openFile(file) {
   if (!file.type.startsWith('video/')) return pictureSource(await decodePicture(file), file.name);
   const video = await decodeVideo(file);
-  return videoSource(video, file.name, false, () => URL.revokeObjectURL(video.src));
+  return videoSource(video, file.name, false, () => endVideo(video));
 }
 
 /**

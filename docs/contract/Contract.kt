@@ -5,7 +5,7 @@
 //   val frame = Frame(rgba, height, width, rowStride, pixelStride = 4, rgb = true)   // CameraX, RGBA_8888
 //   val image = portrait.tensor(frame)                                   // FloatArray, put it into the input buffer
 //   ... run the network on image ...
-//   val mask = portrait.mask(logits, Shape(1, 64, 64), height, width)    // ByteArray of class ids
+//   val mask = portrait.mask(logits, Shape(1, 72, 72), height, width)    // ByteArray of class ids
 package edge_deeplab
 
 import kotlin.math.ceil
@@ -40,8 +40,8 @@ class Placement(val top: Int, val left: Int, val height: Int, val width: Int)
 
 /** The fields of the JSON record that the arithmetic depends on. */
 class Contract(
-    val height: Int = 256,
-    val width: Int = 256,
+    val height: Int = 288,
+    val width: Int = 288,
     val letterbox: Boolean = false,
     val bgr: Boolean = false,
     val nhwc: Boolean = false,

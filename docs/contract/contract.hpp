@@ -4,7 +4,7 @@
 //   edge_deeplab::Contract portrait;                                  // its defaults are those of `portrait`
 //   std::vector<float> image = edge_deeplab::tensor({bgr, height, width, stride}, portrait);
 //   ... run the network on image ...
-//   std::vector<uint8_t> mask = edge_deeplab::mask(logits, {1, 64, 64}, portrait, height, width);
+//   std::vector<uint8_t> mask = edge_deeplab::mask(logits, {1, 72, 72}, portrait, height, width);
 //
 // Compile with -ffp-contract=off where bytes are to agree with the test vectors.
 #pragma once
@@ -25,7 +25,7 @@ enum class Head { logits, probability, classmap };
 
 // The fields of the JSON record that the arithmetic depends on.
 struct Contract {
-    int height = 256, width = 256;
+    int height = 288, width = 288;
     bool letterbox = false;  // else stretch
     bool bgr = false;        // channel order of the tensor
     bool nhwc = false;       // layout of input and output

@@ -36,10 +36,11 @@ NETWORK = 1e-3
 """By how much logits may differ between processors and runtimes, float32."""
 
 SQUARE: dict[str, Any] = {"height": 256, "width": 256}
+PORTRAIT: dict[str, Any] = {"height": 288, "width": 288}
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 TENSORS: tuple[tuple[str, tuple[int, int], dict[str, Any]], ...] = (
-    ("bilinear, as `portrait`", (240, 320), SQUARE),
+    ("bilinear, as `portrait`", (240, 320), PORTRAIT),
     ("enlarged", (37, 41), SQUARE),
     ("halved", (720, 1280), SQUARE),
     ("halved twice, odd sides", (1083, 1439), SQUARE),
@@ -51,7 +52,7 @@ TENSORS: tuple[tuple[str, tuple[int, int], dict[str, Any]], ...] = (
 )
 
 MASKS: tuple[tuple[str, tuple[int, int], tuple[int, int, int], dict[str, Any]], ...] = (
-    ("logits, as `portrait`", (240, 320), (1, 64, 64), SQUARE),
+    ("logits, as `portrait`", (240, 320), (1, 72, 72), PORTRAIT),
     ("threshold 0.7", (240, 320), (1, 64, 64), {**SQUARE, "threshold": 0.7}),
     ("probability", (240, 320), (1, 64, 64), {**SQUARE, "head": "probability"}),
     ("letterbox", (240, 320), (1, 64, 64), {**SQUARE, "resize": "letterbox"}),

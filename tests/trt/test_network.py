@@ -41,7 +41,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("prepared") / f"{request.param}.onnx"
     options = Options(
         precision=request.param,
-        size=(128, 128),
+        size=(160, 160),
         remedies=False,
         calibration=packaged(16) if request.param == "int8" else None,
         **CASES[request.param],

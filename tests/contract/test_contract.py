@@ -68,6 +68,19 @@ def test_the_figure_is_drawn_by_its_formula() -> None:
     assert np.array_equal(found, figure())
 
 
+def test_what_is_called_portraits_is_portraits() -> None:
+    """New weights may take another input: the copies of it must follow."""
+    size = {side: VECTORS["network"]["contract"][side] for side in ("height", "width")}
+    named = [v for v in (*VECTORS["tensors"], *VECTORS["masks"]) if "as `portrait`" in v["name"]]
+    assert len(named) == 2
+    for vector in named:
+        assert {side: vector["contract"][side] for side in size} == size
+    assert named[1]["output"]["shape"] == VECTORS["network"]["logits"]["shape"][1:]
+    cpp, kotlin = ((FOLDER / name).read_text(encoding="utf-8") for name in ("contract.hpp", "Contract.kt"))
+    assert f"int height = {size['height']}, width = {size['width']};" in cpp
+    assert all(f"val {side}: Int = {pixels}," in kotlin for side, pixels in size.items())
+
+
 @on_x86
 def test_the_vectors_are_what_the_package_computes() -> None:
     found = json.loads(json.dumps(make_vectors.vectors()))
